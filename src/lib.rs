@@ -1,0 +1,3 @@
+//! onnxq: a compiler for ONNX files.
+
+pub mod quant;

@@ -1,0 +1,1 @@
+//! Quantization kernels: slices in, buffers out.
