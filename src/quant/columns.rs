@@ -165,9 +165,9 @@ fn pad(spec: &BlockSpec, rows: usize, params: &Params, words: &mut [[u32; LANES]
     for row in rows..spec.block() {
         let shift = row % per_word * bits;
         let word = &mut words[row / per_word];
-        for i in 0..LANES {
-            word[i] &= !(u32::from(spec.max_code()) << shift);
-            word[i] |= (params.zero_points[i] as u32) << shift;
+        for (word, &zero_point) in word.iter_mut().zip(&params.zero_points) {
+            *word &= !(u32::from(spec.max_code()) << shift);
+            *word |= (zero_point as u32) << shift;
         }
     }
 }
@@ -191,7 +191,11 @@ fn write(
         to.copy_from_slice(&word[lane].to_le_bytes());
     }
     let scales = stage.scales[..here].iter().map(|scales| scales[lane]);
-    store_scales(spec.scale(), scales, &mut out.scales[block * spec.scale().size()..]);
+    store_scales(
+        spec.scale(),
+        scales,
+        &mut out.scales[block * spec.scale().size()..],
+    );
     if !spec.symmetric() {
         let row = (blocks * usize::from(spec.bits())).div_ceil(8);
         let zero_points = &mut out.zero_points[col * row..][..row];

@@ -36,18 +36,34 @@ impl Ranges {
     /// Takes one value into each lane.
     #[inline(always)]
     pub(super) fn add(&mut self, x: &[f32; LANES]) {
-        for i in 0..LANES {
-            let bits = x[i].to_bits();
-            self.high[i] = self.high[i].max(bits.cast_signed());
-            self.low[i] = self.low[i].max(bits);
+        for (x, (high, low)) in x.iter().zip(self.high.iter_mut().zip(&mut self.low)) {
+            let bits = x.to_bits();
+            *high = (*high).max(bits.cast_signed());
+            *low = (*low).max(bits);
         }
     }
 
-    /// Sets lane `i` to the range of all lanes of `other`.
+    /// Takes the values of a block into lane `i`.
     #[inline(always)]
-    pub(super) fn set(&mut self, i: usize, other: &Self) {
-        self.high[i] = other.high.iter().fold(i32::MIN, |a, &b| a.max(b));
-        self.low[i] = other.low.iter().fold(0, |a, &b| a.max(b));
+    pub(super) fn add_block(&mut self, i: usize, block: &[f32]) {
+        // The longer the piece, the fewer the reductions across a register. The lengths
+        // are constants because a short loop of unknown length stays scalar.
+        match block.len() {
+            16 => self.add_pieces::<16>(i, block),
+            32 => self.add_pieces::<32>(i, block),
+            _ => self.add_pieces::<64>(i, block),
+        }
+    }
+
+    #[inline(always)]
+    fn add_pieces<const N: usize>(&mut self, i: usize, block: &[f32]) {
+        let (mut high, mut low) = (self.high[i], self.low[i]);
+        for piece in block.as_chunks::<N>().0 {
+            let bits = piece.map(f32::to_bits);
+            high = bits.iter().fold(high, |a, b| a.max(b.cast_signed()));
+            low = bits.iter().fold(low, |a, &b| a.max(b));
+        }
+        (self.high[i], self.low[i]) = (high, low);
     }
 }
 
@@ -75,20 +91,31 @@ pub(super) fn params(spec: &BlockSpec, ranges: &Ranges, first: &[f32; LANES]) ->
         let factor = -1.0 / f32::from(spec.mid());
         for i in 0..LANES {
             let high = ranges.high[i].max(0).cast_unsigned();
-            let low = if ranges.low[i] < SIGN { 0 } else { ranges.low[i] };
+            let low = if ranges.low[i] < SIGN {
+                0
+            } else {
+                ranges.low[i]
+            };
             let below = low & !SIGN;
             refused |= u32::from(high.max(below) >= INFINITY);
             let widest = if high > below { high } else { below | SIGN };
-            // All zero: `high` and `below` are, and the sign is the first element's.
-            let widest = if high | below == 0 { first[i].to_bits() } else { widest };
-            // Without a negative value, a tie is impossible unless all are zero.
+            // A block of zeros has the sign of its first element.
+            let widest = if high | below == 0 {
+                first[i].to_bits()
+            } else {
+                widest
+            };
             scales[i] = f32::from_bits(widest) * factor;
         }
     } else {
         let max_code = f32::from(spec.max_code());
         for i in 0..LANES {
             let high = ranges.high[i].max(0).cast_unsigned();
-            let low = if ranges.low[i] < SIGN { 0 } else { ranges.low[i] };
+            let low = if ranges.low[i] < SIGN {
+                0
+            } else {
+                ranges.low[i]
+            };
             refused |= u32::from(high.max(low & !SIGN) >= INFINITY);
             let (min, max) = (f32::from_bits(low), f32::from_bits(high));
             let scale = (max - min) / max_code;
@@ -124,7 +151,11 @@ pub(super) fn params(spec: &BlockSpec, ranges: &Ranges, first: &[f32; LANES]) ->
     }
     for i in 0..LANES {
         refused |= u32::from(scales[i].to_bits() & !SIGN >= INFINITY);
-        reciprocals[i] = if scales[i] == 0.0 { 0.0 } else { 1.0 / scales[i] };
+        reciprocals[i] = if scales[i] == 0.0 {
+            0.0
+        } else {
+            1.0 / scales[i]
+        };
     }
     Params {
         scales: stored,

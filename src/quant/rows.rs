@@ -8,6 +8,7 @@ use super::dispatch::dispatch;
 use super::lanes::{LANES, Ranges, params, round};
 use super::matrix::Load;
 use super::rtn::{Out, Refused};
+use super::rtn_ref::put;
 use super::scales::store_scales;
 use super::spec::BlockSpec;
 
@@ -48,7 +49,6 @@ pub(super) fn body<S: Load>(
         (n, blocks, k)
     };
     let mut buffer = [0.0; SET];
-    let mut codes = [0; BlockSpec::MAX_BLOCK];
 
     for run in 0..runs {
         for first in (0..run_blocks).step_by(LANES) {
@@ -63,15 +63,8 @@ pub(super) fn body<S: Load>(
             for (i, block) in buffer.chunks_exact(spec.block()).enumerate() {
                 // The zeros that pad the last block do not change what `params` makes of
                 // a range, which it widens to contain 0.
-                let mut range = Ranges::new();
-                for x in block.as_chunks().0 {
-                    range.add(x);
-                }
-                ranges.set(i, &range);
+                ranges.add_block(i, block);
                 heads[i] = block[0];
-            }
-            for i in here..LANES {
-                ranges.set(i, &Ranges::new());
             }
             let params = params(spec, &ranges, &heads);
             if params.refused {
@@ -91,21 +84,24 @@ pub(super) fn body<S: Load>(
                     spec.put_zero_point(row, b, zero_point as u8);
                 }
             }
+            let valid = len - (here - 1) * spec.block();
             let to = &mut out.codes[block * spec.blob()..][..here * spec.blob()];
             for (i, (x, to)) in buffer
                 .chunks_exact(spec.block())
                 .zip(to.chunks_exact_mut(spec.blob()))
                 .enumerate()
             {
-                let codes = &mut codes[..spec.block()];
                 let (r, zero_point) = (params.reciprocals[i], params.zero_points[i]);
-                let max_code = f32::from(spec.max_code());
-                for (code, &x) in codes.iter_mut().zip(x) {
-                    *code = round(x * r + zero_point, max_code) as u8;
+                match spec.bits() {
+                    2 => codes::<2, 4>(x, r, zero_point, to),
+                    4 => codes::<4, 8>(x, r, zero_point, to),
+                    _ => codes::<8, 16>(x, r, zero_point, to),
                 }
-                let valid = (len - i * spec.block()).min(spec.block());
-                codes[valid..].fill(zero_point as u8);
-                pack(spec.bits(), codes, to);
+                if i + 1 == here && valid < spec.block() {
+                    for pad in valid..spec.block() {
+                        put(spec.bits(), to, pad, zero_point as u8);
+                    }
+                }
             }
         }
     }
@@ -126,20 +122,26 @@ fn load<S: Load>(x: S, at: usize, len: usize, to: &mut [f32]) {
     to[len.div_ceil(LANES)..].fill([0.0; LANES]);
 }
 
-/// Packs codes, one to a byte, low bits first.
+/// Codes of a block, in pieces of fixed length: 16 elements, `BYTES` bytes. The length of a
+/// block is known only at run time, and a short loop of unknown length stays scalar.
 #[inline(always)]
-fn pack(bits: u8, codes: &[u8], to: &mut [u8]) {
-    match bits {
-        2 => {
-            for (c, to) in codes.as_chunks::<4>().0.iter().zip(to) {
-                *to = c[0] | c[1] << 2 | c[2] << 4 | c[3] << 6;
+fn codes<const BITS: usize, const BYTES: usize>(x: &[f32], r: f32, zero_point: f32, to: &mut [u8]) {
+    let max_code = ((1 << BITS) - 1) as f32;
+    for (x, to) in x
+        .as_chunks::<16>()
+        .0
+        .iter()
+        .zip(to.as_chunks_mut::<BYTES>().0)
+    {
+        let mut codes = [0; 16];
+        for i in 0..16 {
+            codes[i] = round(x[i] * r + zero_point, max_code) as u8;
+        }
+        for (i, to) in to.iter_mut().enumerate() {
+            *to = 0;
+            for j in 0..8 / BITS {
+                *to |= codes[8 / BITS * i + j] << (BITS * j);
             }
         }
-        4 => {
-            for (c, to) in codes.as_chunks::<2>().0.iter().zip(to) {
-                *to = c[0] | c[1] << 4;
-            }
-        }
-        _ => to.copy_from_slice(codes),
     }
 }
