@@ -1,3 +1,6 @@
 //! onnxq: a compiler for ONNX files.
 
+pub mod error;
+pub mod ir;
+pub mod onnx;
 pub mod quant;
