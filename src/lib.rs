@@ -1,3 +1,4 @@
 //! onnxq: a compiler for ONNX files.
 
 pub mod quant;
+pub mod schema;
