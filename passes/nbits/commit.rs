@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::{
     INFO, Nbits,
@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     ir::{
-        Attribute, AttributeValue, Data, DataType, Model, Node, NodeId, Tensor, ValueId,
-        edit::{Edit, remove_unused},
+        Attribute, AttributeValue, Data, DataType, Model, NodeId, Produce, Tensor, ValueId,
+        edit::{Chain, Edit, remove_unused},
     },
     pass::{PassContext, QuantizedWeight, Reason, Remark},
     quant::{BlockSpec, ScaleType},
@@ -161,7 +161,7 @@ impl Nbits {
         let home = edit.model().home(group.key.root);
         let factor = f32::from_bits(group.key.alpha);
         let recipe = QuantizeBlocks::new(root, &group.matrix, *spec, factor, group.key.padded);
-        let recipe: Arc<dyn crate::ir::Produce> = Arc::new(recipe);
+        let recipe: Arc<dyn Produce> = Arc::new(recipe);
         let data = |output| Data::Computed {
             recipe: recipe.clone(),
             output,
@@ -211,25 +211,25 @@ impl Nbits {
         let (n, k) = (plan.matrix.n as i64, plan.matrix.k as i64);
         let mut chain = Chain::new(edit, node, linear.x);
         if let Some(rank) = linear.transpose_x {
-            chain.push(transpose(rank), 0);
+            transpose(&mut chain, rank);
         }
         if linear.unsqueeze > 0 {
-            chain.unsqueeze(linear.unsqueeze);
+            unsqueeze(&mut chain, linear.unsqueeze);
         }
         let (dtype, compute) = (plan.matrix.weight.dtype, group.key.compute);
         if dtype != compute {
-            chain.push(cast(compute), 0);
+            cast(&mut chain, compute);
         }
         let bias = match &linear.addend {
             Addend::Bias(value) => Some(*value),
-            Addend::Row(row) => Some(chain.row("bias", compute, row)),
+            Addend::Row(row) => Some(chain.constant("bias", floats(compute, vec![n], row))),
             Addend::None | Addend::Value { .. } => None,
         };
-        let mut product = Node::new(plan_graph(chain.edit, node), CONTRIB, "MatMulNBits");
-        product.inputs = vec![None, made.blocked, Some(made.scales), made.zero_points, None, bias];
-        while product.inputs.last() == Some(&None) {
-            product.inputs.pop();
+        let mut inputs = vec![None, made.blocked, Some(made.scales), made.zero_points, None, bias];
+        while inputs.last() == Some(&None) {
+            inputs.pop();
         }
+        let mut product = chain.node(CONTRIB, "MatMulNBits", inputs);
         product.attributes = vec![
             int("K", k),
             int("N", n),
@@ -239,23 +239,24 @@ impl Nbits {
         if self.accuracy_level != 0 {
             product.attributes.push(int("accuracy_level", self.accuracy_level));
         }
-        chain.push(product, 0);
+        chain.push(product);
         if dtype != compute {
-            chain.push(cast(dtype), 0);
+            cast(&mut chain, dtype);
         }
         if let Addend::Value { c, beta } = linear.addend {
-            let c = match beta {
-                1.0 => c,
-                beta => chain.scaled(c, dtype, beta),
-            };
-            let mut add = Node::new(plan_graph(chain.edit, node), "", "Add");
-            add.inputs = vec![None, Some(c)];
-            chain.push(add, 0);
+            let mut addend = c;
+            if beta != 1.0 {
+                let beta = chain.constant("beta", floats(dtype, vec![], &[beta]));
+                let scaled = chain.node("", "Mul", vec![Some(c), Some(beta)]);
+                addend = chain.beside(scaled);
+            }
+            let add = chain.node("", "Add", vec![None, Some(addend)]);
+            chain.push(add);
         }
         if let Some(rank) = linear.transpose_y {
-            chain.push(transpose(rank), 0);
+            transpose(&mut chain, rank);
         }
-        chain.finish();
+        chain.replace();
     }
 
     fn gather(
@@ -267,29 +268,25 @@ impl Nbits {
         group: &Group,
         made: Made,
     ) {
-        let rows = made.rows.unwrap_or_else(|| {
-            let codes = made.blocked.expect("a group has codes in one form");
-            let mut chain = Chain::new(edit, node, codes);
-            let mut reshape = Node::new(plan_graph(chain.edit, node), "", "Reshape");
-            reshape.inputs = vec![None, made.rows_shape];
-            chain.push(reshape, 0);
-            chain.insert_all()
-        });
         let mut chain = Chain::new(edit, node, indices);
-        let mut gather = Node::new(plan_graph(chain.edit, node), CONTRIB, "GatherBlockQuantized");
-        gather.inputs = vec![Some(rows), None, Some(made.scales)];
-        gather.inputs.extend(made.zero_points.map(Some));
+        let rows = made.rows.unwrap_or_else(|| {
+            let reshape = chain.node("", "Reshape", vec![made.blocked, made.rows_shape]);
+            chain.beside(reshape)
+        });
+        let mut inputs = vec![Some(rows), None, Some(made.scales)];
+        inputs.extend(made.zero_points.map(Some));
+        let mut gather = chain.node(CONTRIB, "GatherBlockQuantized", inputs);
         gather.attributes = vec![
             int("bits", i64::from(self.bits)),
             int("block_size", self.block as i64),
             int("gather_axis", 0),
             int("quantize_axis", 1),
         ];
-        chain.push(gather, 1);
+        chain.push(gather);
         if plan.matrix.weight.dtype != group.key.compute {
-            chain.push(cast(plan.matrix.weight.dtype), 0);
+            cast(&mut chain, plan.matrix.weight.dtype);
         }
-        chain.finish();
+        chain.replace();
     }
 
     /// What was quantized, and which originals something else still reads.
@@ -337,21 +334,46 @@ fn node_name(model: &Model, node: NodeId) -> String {
     n.name.as_deref().map_or_else(|| model.label(node), str::to_owned)
 }
 
-fn plan_graph(edit: &Edit<'_>, node: NodeId) -> crate::ir::GraphId {
-    edit.model().nodes[node].graph
-}
-
 fn int(name: &str, value: i64) -> Attribute {
     Attribute::new(name, AttributeValue::Int(value))
 }
 
-/// The graph of the nodes below is set when they are inserted.
-fn op(op_type: &str, attribute: Attribute) -> impl Fn(crate::ir::GraphId) -> Node {
-    let op_type = op_type.to_owned();
-    move |graph| {
-        let mut node = Node::new(graph, "", &op_type);
-        node.inputs = vec![None];
-        node.attributes = vec![attribute.clone()];
-        node
+/// Changes the last two of `rank` axes.
+fn transpose(chain: &mut Chain<'_, '_>, rank: usize) {
+    let mut perm: Vec<i64> = (0..rank as i64).collect();
+    perm.swap(rank - 2, rank - 1);
+    let mut node = chain.node("", "Transpose", vec![None]);
+    node.attributes = vec![Attribute::new("perm", AttributeValue::Ints(perm))];
+    chain.push(node);
+}
+
+fn cast(chain: &mut Chain<'_, '_>, to: DataType) {
+    let mut node = chain.node("", "Cast", vec![None]);
+    node.attributes = vec![int("to", i64::from(to.code()))];
+    chain.push(node);
+}
+
+/// Puts `count` axes of extent 1 in front.
+fn unsqueeze(chain: &mut Chain<'_, '_>, count: usize) {
+    let axes: Vec<i64> = (0..count as i64).collect();
+    let mut node = chain.node("", "Unsqueeze", vec![None]);
+    // From opset 13 on the axes are an operand.
+    if chain.opset() >= 13 {
+        let axes = Tensor::from_i64(vec![axes.len() as i64], &axes);
+        node.inputs.push(Some(chain.constant("axes", axes)));
+    } else {
+        node.attributes = vec![Attribute::new("axes", AttributeValue::Ints(axes))];
     }
+    chain.push(node);
+}
+
+/// A constant of `elements`, which are f32, in `dtype`.
+fn floats(dtype: DataType, dims: Vec<i64>, elements: &[f32]) -> Tensor {
+    let bytes: Vec<u8> = match dtype {
+        DataType::Float16 => elements.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
+        DataType::Bfloat16 => elements.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
+        DataType::Double => elements.iter().flat_map(|&x| f64::from(x).to_le_bytes()).collect(),
+        _ => elements.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    };
+    Tensor::new(dtype, dims, Data::Bytes(bytes.into()))
 }

@@ -3,10 +3,10 @@
 mod commit;
 mod plan;
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use globset::GlobSet;
 
 use crate::{
-    error::{Error, Result},
+    error::Result,
     ir::{Model, NodeId},
     pass::{Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, plan_nodes},
 };
@@ -128,28 +128,17 @@ impl Nbits {
             "auto" => 4,
             level => level.parse().expect("a digit, by its declaration"),
         };
-        let include = options.list("include");
         Ok(Nbits {
             bits,
             block: options.int("block") as usize,
             symmetric: !options.flag("asymmetric"),
             accuracy_level,
-            include: (!include.is_empty()).then(|| globs(&include)).transpose()?,
-            exclude: globs(&options.list("exclude"))?,
+            include: options.has("include").then(|| options.globs("include")).transpose()?,
+            exclude: options.globs("exclude")?,
             alias: options.choice("tie") == "alias",
             skip_nonfinite: options.choice("nonfinite") == "skip",
         })
     }
-}
-
-fn globs(patterns: &[&str]) -> Result<GlobSet> {
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        let glob = Glob::new(pattern)
-            .map_err(|e| Error::input(format!("`{pattern}` is no glob")).with_source(e))?;
-        set.add(glob);
-    }
-    set.build().map_err(|e| Error::input("globs").with_source(e))
 }
 
 impl Pass for Nbits {

@@ -78,20 +78,12 @@ impl<'m> Edit<'m> {
     /// `Constant` node. Up to IR version 3 the main graph lists it as an input too.
     pub fn add_constant(&mut self, graph: GraphId, name: &str, mut tensor: Tensor) -> ValueId {
         if self.model.function_of(graph).is_some() {
-            let mut node = Node::new(graph, "", "Constant");
-            let value = self.value(name, Def::Nothing(graph));
-            node.name = Some(self.fresh_name(&format!("{name}/Constant")));
-            node.outputs = vec![Some(value)];
             tensor.name = None;
-            node.attributes = vec![Attribute::new(
-                "value",
-                AttributeValue::Tensor(Box::new(tensor)),
-            )];
-            let id = self.model.nodes.push(node);
-            self.model.values[value].def = Def::Node(id, 0);
-            self.leading.entry(graph).or_default().push(id);
-            self.touched.insert(graph);
-            return value;
+            let value = AttributeValue::Tensor(Box::new(tensor));
+            let mut node = Node::new(graph, "", "Constant");
+            node.name = Some(format!("{name}/Constant").into());
+            node.attributes = vec![Attribute::new("value", value)];
+            return self.insert_first(node, name);
         }
         let listed = self.model.ir_version.unwrap_or(0) < 4 && graph == self.model.main;
         let def = match listed {
@@ -124,6 +116,22 @@ impl<'m> Edit<'m> {
         let id = self.model.nodes.push(node);
         self.model.values[value].def = Def::Node(id, 0);
         self.inserted.entry(anchor).or_default().push(id);
+        self.touched.insert(graph);
+        value
+    }
+
+    /// Inserts `node` at the beginning of its graph, with one new output whose name is
+    /// `output` or like it.
+    pub fn insert_first(&mut self, mut node: Node, output: &str) -> ValueId {
+        let graph = node.graph;
+        let value = self.value(output, Def::Nothing(graph));
+        node.outputs = vec![Some(value)];
+        if let Some(name) = &node.name {
+            node.name = Some(self.fresh_name(&name.clone()));
+        }
+        let id = self.model.nodes.push(node);
+        self.model.values[value].def = Def::Node(id, 0);
+        self.leading.entry(graph).or_default().push(id);
         self.touched.insert(graph);
         value
     }
@@ -206,6 +214,96 @@ impl<'m> Edit<'m> {
             out.push(node);
         }
     }
+}
+
+/// Nodes that together take the place of one node: each works on the result of the one
+/// before, the first on a given value.
+pub struct Chain<'e, 'm> {
+    edit: &'e mut Edit<'m>,
+    anchor: NodeId,
+    start: ValueId,
+    nodes: Vec<Node>,
+}
+
+impl<'e, 'm> Chain<'e, 'm> {
+    /// Begins a chain that works on `start`, to replace `anchor`.
+    pub fn new(edit: &'e mut Edit<'m>, anchor: NodeId, start: ValueId) -> Chain<'e, 'm> {
+        Chain {
+            edit,
+            anchor,
+            start,
+            nodes: Vec::new(),
+        }
+    }
+
+    /// A node for this place; `None` among `inputs` is where [`Chain::push`] puts the
+    /// result before, the first time, and an absent operand after that.
+    pub fn node(&self, domain: &str, op_type: &str, inputs: Vec<Option<ValueId>>) -> Node {
+        let anchor = &self.edit.model.nodes[self.anchor];
+        let mut node = Node::new(anchor.graph, domain, op_type);
+        node.inputs = inputs;
+        node
+    }
+
+    /// The version of the default domain here.
+    pub fn opset(&self) -> i64 {
+        let graph = self.edit.model.nodes[self.anchor].graph;
+        self.edit.model.opset(graph, "").unwrap_or(1)
+    }
+
+    /// A new constant that the chain reads, named after the replaced node.
+    pub fn constant(&mut self, what: &str, tensor: Tensor) -> ValueId {
+        let graph = self.edit.model.nodes[self.anchor].graph;
+        let name = format!("{}/{what}", self.base());
+        self.edit.add_constant(graph, &name, tensor)
+    }
+
+    /// Inserts `node` before the replaced one, outside the chain; its result.
+    pub fn beside(&mut self, node: Node) -> ValueId {
+        self.insert(node)
+    }
+
+    /// Appends `node`.
+    pub fn push(&mut self, node: Node) {
+        self.nodes.push(node);
+    }
+
+    /// Puts the chain in the place of the node.
+    ///
+    /// # Panics
+    /// When the chain is empty.
+    pub fn replace(mut self) {
+        let mut nodes = std::mem::take(&mut self.nodes);
+        let last = nodes.pop().expect("a chain that replaces a node is not empty");
+        let mut value = self.start;
+        for node in nodes {
+            let node = feed(node, value);
+            value = self.insert(node);
+        }
+        self.edit.replace(self.anchor, feed(last, value));
+    }
+
+    fn insert(&mut self, mut node: Node) -> ValueId {
+        let name = format!("{}/{}", self.base(), node.op_type);
+        node.name = Some(name.as_str().into());
+        self.edit.insert_before(self.anchor, node, &format!("{name}_output_0"))
+    }
+
+    /// What new names begin with: the name of the node, else of its first result.
+    fn base(&self) -> Str {
+        let model = &self.edit.model;
+        let anchor = &model.nodes[self.anchor];
+        let named = anchor.name.clone().filter(|n| !n.is_empty());
+        let result = || anchor.outputs.iter().flatten().next().map(|&v| model.values[v].name.clone());
+        named.or_else(result).unwrap_or_else(|| anchor.op_type.clone())
+    }
+}
+
+fn feed(mut node: Node, value: ValueId) -> Node {
+    let slot = node.inputs.iter().position(Option::is_none);
+    let slot = slot.expect("a node in a chain has a place for the value before it");
+    node.inputs[slot] = Some(value);
+    node
 }
 
 /// Removes each of `candidates` that nothing uses any more, and whatever only that one

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -140,6 +141,27 @@ pub fn save(model: &Model, path: &Path, options: &SaveOptions<'_>) -> Result<Sav
 /// As [`save`], as far as it can be told without computing.
 pub fn estimate(model: &Model, path: &Path, external_data: ExternalData) -> Result<Saved> {
     Ok(Layout::of(model, path, external_data)?.saved())
+}
+
+/// A number that differs, but for chance, between models that would be written
+/// differently. Constants count by origin, not by content: nothing is read.
+///
+/// # Errors
+/// As [`estimate`].
+pub fn fingerprint(model: &Model) -> Result<u64> {
+    let encoder = Encoder {
+        model,
+        place: &|_| None,
+        location: "",
+    };
+    let mut hasher = DefaultHasher::new();
+    for piece in encoder.model()?.pieces {
+        match piece {
+            Piece::Bytes(bytes) => bytes.hash(&mut hasher),
+            Piece::Data(data) => data.identity().hash(&mut hasher),
+        }
+    }
+    Ok(hasher.finish())
 }
 
 struct LayoutFile {

@@ -14,7 +14,8 @@ mod types;
 mod unknown;
 
 pub use export::{
-    ExternalData, MESSAGE_LIMIT, Progress, SaveOptions, Saved, estimate, save, side_file_name,
+    ExternalData, MESSAGE_LIMIT, Progress, SaveOptions, Saved, estimate, fingerprint, save,
+    side_file_name,
 };
 pub use import::{OpenOptions, Opened, open};
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use globset::{Glob, GlobSet, GlobSetBuilder};
+
 use crate::error::{Error, Result};
 
 /// An option that a pass takes.
@@ -121,6 +123,27 @@ impl Options {
     /// The value of a choice.
     pub fn choice(&self, name: &str) -> &str {
         self.value(name)
+    }
+
+    /// Whether the option is given.
+    pub fn has(&self, name: &str) -> bool {
+        self.given.iter().any(|(n, _)| *n == name)
+    }
+
+    /// The values of a list option, as globs over names (`*` matches `/` too).
+    ///
+    /// # Errors
+    /// A value is no glob.
+    pub fn globs(&self, name: &str) -> Result<GlobSet> {
+        let mut set = GlobSetBuilder::new();
+        for pattern in self.list(name) {
+            let glob = Glob::new(pattern).map_err(|e| {
+                Error::input(format!("option `{name}`: `{pattern}` is no glob")).with_source(e)
+            })?;
+            set.add(glob);
+        }
+        let error = |e| Error::input(format!("option `{name}`")).with_source(e);
+        set.build().map_err(error)
     }
 
     /// All values given for a list option.
