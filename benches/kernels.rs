@@ -19,7 +19,9 @@ fn main() {
 fn weights() -> Vec<f32> {
     let mut state = 1u64;
     let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 40) as f32 / (1 << 24) as f32 - 0.5
     };
     (0..K * N).map(|_| next() + next() + next()).collect()
@@ -31,7 +33,9 @@ fn f32_bytes() -> Vec<u8> {
 
 fn f16_bytes() -> Vec<u8> {
     let x = weights();
-    x.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect()
+    x.iter()
+        .flat_map(|&x| half::f16::from_f32(x).to_le_bytes())
+        .collect()
 }
 
 /// A specification and how it is shown: bits, block, `s` or `a`.

@@ -15,7 +15,19 @@ use onnxq::quant::{BlockSpec, Matrix, Out, ScaleType, Source, quantize_columns, 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let [input, rows, cols, dtype, axis, bits, block, symmetry, scale, prefix] = args[..] else {
+    let [
+        input,
+        rows,
+        cols,
+        dtype,
+        axis,
+        bits,
+        block,
+        symmetry,
+        scale,
+        prefix,
+    ] = args[..]
+    else {
         return Err("ten arguments; see the source".into());
     };
     let (rows, cols): (usize, usize) = (rows.parse()?, cols.parse()?);

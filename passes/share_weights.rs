@@ -92,7 +92,14 @@ impl Pass for ShareWeights {
         for merge in &merges {
             let bytes = model.tensor(merge.copy).map_or(0, Tensor::byte_len);
             cx.count("bytes", bytes);
-            cx.count(if merge.transposed { "transposed" } else { "equal" }, 1);
+            cx.count(
+                if merge.transposed {
+                    "transposed"
+                } else {
+                    "equal"
+                },
+                1,
+            );
         }
         let mut edit = Edit::new(model);
         for merge in &merges {
@@ -105,7 +112,8 @@ impl Pass for ShareWeights {
                     let name = format!("{name}/Transpose");
                     node.name = Some(name.as_str().into());
                     node.inputs = vec![Some(merge.kept)];
-                    node.attributes = vec![Attribute::new("perm", AttributeValue::Ints(vec![1, 0]))];
+                    node.attributes =
+                        vec![Attribute::new("perm", AttributeValue::Ints(vec![1, 0]))];
                     edit.insert_first(node, &format!("{name}_output_0"))
                 }
             };
@@ -120,8 +128,10 @@ impl Pass for ShareWeights {
 impl ShareWeights {
     fn find(&self, model: &Model, uses: &Uses) -> Result<Vec<Merge>> {
         let candidates = candidates(model, uses);
-        let signatures: Vec<[Vec<u8>; 2]> =
-            candidates.par_iter().map(signatures).collect::<Result<_>>()?;
+        let signatures: Vec<[Vec<u8>; 2]> = candidates
+            .par_iter()
+            .map(signatures)
+            .collect::<Result<_>>()?;
         // By what a merge needs to agree in; the lists keep document order.
         let mut buckets: HashMap<(DataType, Vec<i64>, &[u8]), Vec<usize>> = HashMap::new();
         let mut replaced = vec![false; candidates.len()];
@@ -175,7 +185,10 @@ fn candidates<'m>(model: &'m Model, uses: &Uses) -> Vec<Candidate<'m>> {
             let Some(tensor) = model.tensor(value) else {
                 continue;
             };
-            let is_output = uses.of_value(value).iter().any(|u| matches!(u, Use::Output(..)));
+            let is_output = uses
+                .of_value(value)
+                .iter()
+                .any(|u| matches!(u, Use::Output(..)));
             let is_input = matches!(model.values[value].def, Def::Input(_));
             if let Elements::Data(data) = &tensor.elements
                 && data.len() >= SHARE_FROM
@@ -261,20 +274,22 @@ fn equal_transposed(a: &Candidate<'_>, b: &Candidate<'_>) -> Result<bool> {
     let size = a.element();
     let side = TILE / size;
     let across = cols.div_ceil(side);
-    let different = (0..rows.div_ceil(side) * across).into_par_iter().map(|tile| {
-        let (r, c) = (tile / across * side, tile % across * side);
-        let (height, width) = (side.min(rows - r), side.min(cols - c));
-        let x = read_tile(a.data, size, cols, [r, c], [height, width])?;
-        let y = read_tile(b.data, size, rows, [c, r], [width, height])?;
-        let element = |t: &[u8], at: u64| -> [u8; 16] {
-            let mut out = [0; 16];
-            let from = (at * size) as usize;
-            out[..size as usize].copy_from_slice(&t[from..from + size as usize]);
-            out
-        };
-        let mut pairs = (0..height).flat_map(|i| (0..width).map(move |j| (i, j)));
-        Ok(pairs.any(|(i, j)| element(&x, i * width + j) != element(&y, j * height + i)))
-    });
+    let different = (0..rows.div_ceil(side) * across)
+        .into_par_iter()
+        .map(|tile| {
+            let (r, c) = (tile / across * side, tile % across * side);
+            let (height, width) = (side.min(rows - r), side.min(cols - c));
+            let x = read_tile(a.data, size, cols, [r, c], [height, width])?;
+            let y = read_tile(b.data, size, rows, [c, r], [width, height])?;
+            let element = |t: &[u8], at: u64| -> [u8; 16] {
+                let mut out = [0; 16];
+                let from = (at * size) as usize;
+                out[..size as usize].copy_from_slice(&t[from..from + size as usize]);
+                out
+            };
+            let mut pairs = (0..height).flat_map(|i| (0..width).map(move |j| (i, j)));
+            Ok(pairs.any(|(i, j)| element(&x, i * width + j) != element(&y, j * height + i)))
+        });
     all_equal(different)
 }
 
@@ -288,7 +303,13 @@ fn all_equal(different: impl ParallelIterator<Item = Result<bool>>) -> Result<bo
 }
 
 /// `shape` elements from `origin` on of a matrix with `cols` columns.
-fn read_tile(data: &Data, size: u64, cols: u64, origin: [u64; 2], shape: [u64; 2]) -> Result<Vec<u8>> {
+fn read_tile(
+    data: &Data,
+    size: u64,
+    cols: u64,
+    origin: [u64; 2],
+    shape: [u64; 2],
+) -> Result<Vec<u8>> {
     let mut out = vec![0; (shape[0] * shape[1] * size) as usize];
     for (i, row) in out.chunks_mut((shape[1] * size) as usize).enumerate() {
         data.read_at(((origin[0] + i as u64) * cols + origin[1]) * size, row)?;

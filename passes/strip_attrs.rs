@@ -7,7 +7,9 @@ use globset::GlobSet;
 use crate::{
     error::Result,
     ir::{Attribute, AttributeValue, Constant, Model, NodeId, Property, SparseTensor, Str, Tensor},
-    pass::{Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, Verdict, plan_nodes},
+    pass::{
+        Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, Verdict, plan_nodes,
+    },
     schema::{self, Origin},
 };
 
@@ -88,7 +90,10 @@ impl StripAttrs {
     fn new(options: &Options) -> Result<StripAttrs> {
         Ok(StripAttrs {
             keep: options.globs("keep")?,
-            remove: options.has("remove").then(|| options.globs("remove")).transpose()?,
+            remove: options
+                .has("remove")
+                .then(|| options.globs("remove"))
+                .transpose()?,
             doc_strings: options.flag("doc-strings"),
             metadata: options.flag("metadata"),
             model: options.flag("model"),
@@ -108,7 +113,9 @@ impl StripAttrs {
             };
             goes && !self.keep.is_match(&*a.name)
         };
-        (0..n.attributes.len()).filter(|&i| goes(&n.attributes[i])).collect()
+        (0..n.attributes.len())
+            .filter(|&i| goes(&n.attributes[i]))
+            .collect()
     }
 
     /// Clears a doc string and metadata; how many there were.
@@ -143,7 +150,9 @@ impl StripAttrs {
             for node in model.graphs[graph].nodes.clone() {
                 let node = &mut model.nodes[node];
                 count += self.strip(&mut node.doc_string, &mut node.metadata);
-                node.attributes.iter_mut().for_each(|a| count += self.strip_attribute(a));
+                node.attributes
+                    .iter_mut()
+                    .for_each(|a| count += self.strip_attribute(a));
             }
             let g = &mut model.graphs[graph];
             count += self.strip(&mut g.doc_string, &mut g.metadata);
@@ -164,7 +173,9 @@ impl StripAttrs {
             AttributeValue::Tensor(t) => self.strip_tensor(t),
             AttributeValue::Tensors(list) => list.iter_mut().map(|t| self.strip_tensor(t)).sum(),
             AttributeValue::SparseTensor(s) => self.strip_sparse(s),
-            AttributeValue::SparseTensors(list) => list.iter_mut().map(|s| self.strip_sparse(s)).sum(),
+            AttributeValue::SparseTensors(list) => {
+                list.iter_mut().map(|s| self.strip_sparse(s)).sum()
+            }
             _ => 0,
         }
     }
@@ -175,7 +186,11 @@ impl StripAttrs {
 
     fn strip_sparse(&self, sparse: &mut SparseTensor) -> usize {
         let parts = [&mut sparse.values, &mut sparse.indices];
-        parts.into_iter().flatten().map(|t| self.strip_tensor(t)).sum()
+        parts
+            .into_iter()
+            .flatten()
+            .map(|t| self.strip_tensor(t))
+            .sum()
     }
 }
 
@@ -202,7 +217,7 @@ enum Known<'a> {
     Unknown,
 }
 
-fn known_attributes<'a>(model: &Model, functions: &'a Functions<'_>, node: NodeId) -> Known<'a> {
+fn known_attributes<'a>(model: &'a Model, functions: &'a Functions<'_>, node: NodeId) -> Known<'a> {
     let n = &model.nodes[node];
     let overload = n.overload.as_deref().unwrap_or_default();
     if let Some(names) = functions.get(&(n.domain(), &*n.op_type, overload)) {

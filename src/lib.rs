@@ -1,5 +1,6 @@
 //! onnxq: a compiler for ONNX files.
 
+pub mod digest;
 pub mod error;
 pub mod ir;
 pub mod onnx;

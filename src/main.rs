@@ -1,9 +1,16 @@
-fn main() {
-    let a: Vec<String> = std::env::args().collect();
-    let o = onnxq::onnx::open(a[1].as_ref(), Default::default())
-        .unwrap_or_else(|e| panic!("{}", e.chain()));
-    let t = std::time::Instant::now();
-    onnxq::onnx::save(&o.model, a[2].as_ref(), &Default::default())
-        .unwrap_or_else(|e| panic!("{}", e.chain()));
-    eprintln!("{:?}", t.elapsed());
+//! The command `onnxq`: parses arguments, calls the library, maps errors to exit status.
+
+mod cli;
+
+use std::{io::Write, process::ExitCode};
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(status) => ExitCode::from(status as u8),
+        Err(error) => {
+            // Nowhere is left to say that standard error is closed.
+            let _ = writeln!(std::io::stderr(), "onnxq: error: {}", error.chain());
+            ExitCode::from(2)
+        }
+    }
 }

@@ -61,7 +61,12 @@ struct Made {
 }
 
 impl Nbits {
-    pub(super) fn commit(&self, model: &mut Model, plans: Vec<(NodeId, Plan)>, cx: &mut PassContext) {
+    pub(super) fn commit(
+        &self,
+        model: &mut Model,
+        plans: Vec<(NodeId, Plan)>,
+        cx: &mut PassContext,
+    ) {
         let (mut groups, members) = self.group(model, &plans, cx);
         let operands: Vec<ValueId> = plans.iter().map(|(_, p)| p.operand).collect();
         let mut edit = Edit::new(model);
@@ -105,13 +110,21 @@ impl Nbits {
             let matrix = &plan.matrix;
             let blocks = matrix.k.div_ceil(self.block as u64);
             let is_gather = matches!(plan.kind, Kind::Gather { .. });
-            let avoid_zero_points = is_gather && self.bits == 4 && blocks % 2 == 1 && !self.symmetric;
+            let avoid_zero_points =
+                is_gather && self.bits == 4 && blocks % 2 == 1 && !self.symmetric;
             if avoid_zero_points {
                 let message = format!(
                     "{blocks} blocks a row: ONNX Runtime before 1.27 reads 4-bit zero points of an odd \
                      number wrongly; quantized symmetrically"
                 );
-                cx.remarks.push(Remark::new(model, INFO.name, *node, Reason::OddBlocks, message, 0));
+                cx.remarks.push(Remark::new(
+                    model,
+                    INFO.name,
+                    *node,
+                    Reason::OddBlocks,
+                    message,
+                    0,
+                ));
             }
             let alpha = match &plan.kind {
                 Kind::Linear(linear) => linear.alpha,
@@ -175,7 +188,11 @@ impl Nbits {
         let tied = blocked.is_some() && !group.gather.is_empty();
         let rows = (!group.gather.is_empty() && (!tied || self.alias)).then(|| {
             let tensor = Tensor::new(DataType::Uint8, vec![n, row_bytes], data(CODES));
-            let name = if tied { format!("{name}_rows") } else { name.clone() };
+            let name = if tied {
+                format!("{name}_rows")
+            } else {
+                name.clone()
+            };
             edit.add_constant(home, &name, tensor)
         });
         let rows_shape = (tied && !self.alias).then(|| {
@@ -225,7 +242,14 @@ impl Nbits {
             Addend::Row(row) => Some(chain.constant("bias", floats(compute, vec![n], row))),
             Addend::None | Addend::Value { .. } => None,
         };
-        let mut inputs = vec![None, made.blocked, Some(made.scales), made.zero_points, None, bias];
+        let mut inputs = vec![
+            None,
+            made.blocked,
+            Some(made.scales),
+            made.zero_points,
+            None,
+            bias,
+        ];
         while inputs.last() == Some(&None) {
             inputs.pop();
         }
@@ -237,7 +261,9 @@ impl Nbits {
             int("block_size", self.block as i64),
         ];
         if self.accuracy_level != 0 {
-            product.attributes.push(int("accuracy_level", self.accuracy_level));
+            product
+                .attributes
+                .push(int("accuracy_level", self.accuracy_level));
         }
         chain.push(product);
         if dtype != compute {
@@ -323,7 +349,14 @@ impl Nbits {
                     model.values[group.key.root].name
                 );
                 let bytes = matrix.weight.bytes();
-                cx.remarks.push(Remark::new(model, INFO.name, first, Reason::KeptFloat, message, bytes));
+                cx.remarks.push(Remark::new(
+                    model,
+                    INFO.name,
+                    first,
+                    Reason::KeptFloat,
+                    message,
+                    bytes,
+                ));
             }
         }
     }
@@ -331,7 +364,9 @@ impl Nbits {
 
 fn node_name(model: &Model, node: NodeId) -> String {
     let n = &model.nodes[node];
-    n.name.as_deref().map_or_else(|| model.label(node), str::to_owned)
+    n.name
+        .as_deref()
+        .map_or_else(|| model.label(node), str::to_owned)
 }
 
 fn int(name: &str, value: i64) -> Attribute {
@@ -370,9 +405,18 @@ fn unsqueeze(chain: &mut Chain<'_, '_>, count: usize) {
 /// A constant of `elements`, which are f32, in `dtype`.
 fn floats(dtype: DataType, dims: Vec<i64>, elements: &[f32]) -> Tensor {
     let bytes: Vec<u8> = match dtype {
-        DataType::Float16 => elements.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
-        DataType::Bfloat16 => elements.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
-        DataType::Double => elements.iter().flat_map(|&x| f64::from(x).to_le_bytes()).collect(),
+        DataType::Float16 => elements
+            .iter()
+            .flat_map(|&x| f16::from_f32(x).to_le_bytes())
+            .collect(),
+        DataType::Bfloat16 => elements
+            .iter()
+            .flat_map(|&x| bf16::from_f32(x).to_le_bytes())
+            .collect(),
+        DataType::Double => elements
+            .iter()
+            .flat_map(|&x| f64::from(x).to_le_bytes())
+            .collect(),
         _ => elements.iter().flat_map(|x| x.to_le_bytes()).collect(),
     };
     Tensor::new(dtype, dims, Data::Bytes(bytes.into()))

@@ -133,7 +133,10 @@ impl Nbits {
             block: options.int("block") as usize,
             symmetric: !options.flag("asymmetric"),
             accuracy_level,
-            include: options.has("include").then(|| options.globs("include")).transpose()?,
+            include: options
+                .has("include")
+                .then(|| options.globs("include"))
+                .transpose()?,
             exclude: options.globs("exclude")?,
             alias: options.choice("tie") == "alias",
             skip_nonfinite: options.choice("nonfinite") == "skip",

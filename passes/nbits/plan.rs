@@ -51,7 +51,10 @@ pub(super) enum Addend {
     /// A constant row of n elements, beta included.
     Row(Vec<f32>),
     /// To be added to the result.
-    Value { c: ValueId, beta: f32 },
+    Value {
+        c: ValueId,
+        beta: f32,
+    },
 }
 
 type Decision = Verdict<Result<Plan>>;
@@ -88,7 +91,13 @@ impl Nbits {
     }
 
     /// The weight behind `operand`, unless the node is left for a reason of its own.
-    fn weight(&self, model: &Model, node: NodeId, operand: ValueId, n_axis: usize) -> Step<MatrixView> {
+    fn weight(
+        &self,
+        model: &Model,
+        node: NodeId,
+        operand: ValueId,
+        n_axis: usize,
+    ) -> Step<MatrixView> {
         let weight = match read(trace(model, operand))? {
             Ok(weight) => weight,
             Err(why) => return Err(untraceable(model, operand, &why)),
@@ -99,7 +108,11 @@ impl Nbits {
             return Err(decline(Reason::Excluded, "excluded by name", bytes));
         }
         if self.include.as_ref().is_some_and(|set| !set.is_match(name)) {
-            return Err(decline(Reason::NotIncluded, "not among the names to quantize", bytes));
+            return Err(decline(
+                Reason::NotIncluded,
+                "not among the names to quantize",
+                bytes,
+            ));
         }
         let root = &model.values[weight.root].name;
         let dims = weight.dims.clone();
@@ -108,7 +121,11 @@ impl Nbits {
             return Err(decline(Reason::Rank, message, bytes));
         };
         if matrix.n == 0 || matrix.k == 0 {
-            return Err(decline(Reason::Empty, format!("weight `{root}` has shape {dims:?}"), bytes));
+            return Err(decline(
+                Reason::Empty,
+                format!("weight `{root}` has shape {dims:?}"),
+                bytes,
+            ));
         }
         if self.skip_nonfinite && read(has_nonfinite(&matrix))? {
             let message = format!("weight `{root}` holds NaN or infinity");
@@ -137,7 +154,10 @@ impl Nbits {
                 return Ok(Plan {
                     matrix,
                     operand: b,
-                    kind: Kind::Linear(Linear { unsqueeze, ..linear }),
+                    kind: Kind::Linear(Linear {
+                        unsqueeze,
+                        ..linear
+                    }),
                 });
             }
             Err(why) => why,
@@ -146,7 +166,10 @@ impl Nbits {
         let matrix = match self.weight(model, node, a, 0) {
             Ok(matrix) => matrix,
             // Neither operand is constant: what the right one is decides the message.
-            Err(Verdict::Decline { reason: Reason::WeightNotConstant, .. }) => return Err(not_on_right),
+            Err(Verdict::Decline {
+                reason: Reason::WeightNotConstant,
+                ..
+            }) => return Err(not_on_right),
             Err(why) => return Err(why),
         };
         let bytes = matrix.weight.bytes();
@@ -154,7 +177,8 @@ impl Nbits {
         let linear = Linear { x: b, ..linear };
         let kind = match model.rank_of(b) {
             None => {
-                let message = "the weight is on the left, and the rank of the other operand is not known";
+                let message =
+                    "the weight is on the left, and the rank of the other operand is not known";
                 return Err(decline(Reason::RankUnknown, message, bytes));
             }
             Some(1) if rank == 2 => Kind::Linear(linear),
@@ -164,7 +188,8 @@ impl Nbits {
                 ..linear
             }),
             Some(r) => {
-                let message = format!("a weight of rank {rank} on the left of an operand of rank {r}");
+                let message =
+                    format!("a weight of rank {rank} on the left of an operand of rank {r}");
                 return Err(decline(Reason::Rank, message, bytes));
             }
         };
@@ -240,11 +265,15 @@ impl Nbits {
         }
         let axis = n.int("axis", 0);
         if axis != Some(0) && axis != Some(-2) {
-            let message = "gathers along the last axis; uint8 data of GatherBlockQuantized allows axis 0";
+            let message =
+                "gathers along the last axis; uint8 data of GatherBlockQuantized allows axis 0";
             return Err(decline(Reason::Axis, message, bytes));
         }
         if !(matrix.k * u64::from(self.bits)).is_multiple_of(8) {
-            let message = format!("a row has {} elements, which do not fill whole bytes", matrix.k);
+            let message = format!(
+                "a row has {} elements, which do not fill whole bytes",
+                matrix.k
+            );
             return Err(decline(Reason::OddWidth, message, bytes));
         }
         Ok(Plan {
@@ -258,9 +287,11 @@ impl Nbits {
 fn untraceable(model: &Model, operand: ValueId, why: &Untraceable) -> Decision {
     let name = &model.values[operand].name;
     match why {
-        Untraceable::NotConstant => {
-            decline(Reason::WeightNotConstant, format!("operand `{name}` is not constant"), 0)
-        }
+        Untraceable::NotConstant => decline(
+            Reason::WeightNotConstant,
+            format!("operand `{name}` is not constant"),
+            0,
+        ),
         Untraceable::Overridable => {
             let bytes = model.tensor(operand).map_or(0, |t| t.byte_len());
             let message = format!(
@@ -275,16 +306,26 @@ fn untraceable(model: &Model, operand: ValueId, why: &Untraceable) -> Decision {
             );
             decline(Reason::Dtype, message, bytes)
         }
-        Untraceable::Rearranged(op) => {
-            decline(Reason::Rank, format!("the constant behind `{name}` goes through {op}"), 0)
-        }
+        Untraceable::Rearranged(op) => decline(
+            Reason::Rank,
+            format!("the constant behind `{name}` goes through {op}"),
+            0,
+        ),
     }
 }
 
 /// A float constant of some size under an operator without quantized form.
 fn other_operator(model: &Model, node: NodeId) -> Decision {
     let n = &model.nodes[node];
-    let followed = ["Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Constant"];
+    let followed = [
+        "Identity",
+        "Cast",
+        "Transpose",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Constant",
+    ];
     if followed.iter().any(|op| n.is(op)) {
         return Verdict::Ignore;
     }
@@ -334,7 +375,10 @@ fn addend(model: &Model, c: ValueId, beta: f32, matrix: &MatrixView) -> Result<A
         return Ok(dynamic);
     }
     let as_is = tensor.dims.len() == 1 && last == matrix.n && beta == 1.0;
-    if as_is && tensor.dtype == matrix.compute_type() && matches!(model.values[c].constant, Some(Constant::Dense(_))) {
+    if as_is
+        && tensor.dtype == matrix.compute_type()
+        && matches!(model.values[c].constant, Some(Constant::Dense(_)))
+    {
         return Ok(Addend::Bias(c));
     }
     Ok(match weights::float_elements(tensor)? {

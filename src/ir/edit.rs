@@ -274,7 +274,9 @@ impl<'e, 'm> Chain<'e, 'm> {
     /// When the chain is empty.
     pub fn replace(mut self) {
         let mut nodes = std::mem::take(&mut self.nodes);
-        let last = nodes.pop().expect("a chain that replaces a node is not empty");
+        let last = nodes
+            .pop()
+            .expect("a chain that replaces a node is not empty");
         let mut value = self.start;
         for node in nodes {
             let node = feed(node, value);
@@ -286,7 +288,8 @@ impl<'e, 'm> Chain<'e, 'm> {
     fn insert(&mut self, mut node: Node) -> ValueId {
         let name = format!("{}/{}", self.base(), node.op_type);
         node.name = Some(name.as_str().into());
-        self.edit.insert_before(self.anchor, node, &format!("{name}_output_0"))
+        self.edit
+            .insert_before(self.anchor, node, &format!("{name}_output_0"))
     }
 
     /// What new names begin with: the name of the node, else of its first result.
@@ -294,8 +297,17 @@ impl<'e, 'm> Chain<'e, 'm> {
         let model = &self.edit.model;
         let anchor = &model.nodes[self.anchor];
         let named = anchor.name.clone().filter(|n| !n.is_empty());
-        let result = || anchor.outputs.iter().flatten().next().map(|&v| model.values[v].name.clone());
-        named.or_else(result).unwrap_or_else(|| anchor.op_type.clone())
+        let result = || {
+            anchor
+                .outputs
+                .iter()
+                .flatten()
+                .next()
+                .map(|&v| model.values[v].name.clone())
+        };
+        named
+            .or_else(result)
+            .unwrap_or_else(|| anchor.op_type.clone())
     }
 }
 

@@ -134,7 +134,10 @@ impl PassManager<'_> {
         };
         if let (true, Some(print)) = (wanted, &mut self.instruments.print) {
             let options = text::PrintOptions::default();
-            print(&format!("// after {name}\n{}", text::print(model, &options)));
+            print(&format!(
+                "// after {name}\n{}",
+                text::print(model, &options)
+            ));
         }
     }
 }

@@ -66,13 +66,20 @@ impl Options {
     /// # Errors
     /// The option does not exist, is given twice, or does not take that value.
     pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<()> {
-        let info = self.declared.iter().find(|o| o.name == name).ok_or_else(|| {
-            let names: Vec<_> = self.declared.iter().map(|o| o.name).collect();
-            Error::input(match names.is_empty() {
-                true => format!("unknown option `{name}`; the pass takes none"),
-                false => format!("unknown option `{name}`; expected one of {}", names.join(", ")),
-            })
-        })?;
+        let info = self
+            .declared
+            .iter()
+            .find(|o| o.name == name)
+            .ok_or_else(|| {
+                let names: Vec<_> = self.declared.iter().map(|o| o.name).collect();
+                Error::input(match names.is_empty() {
+                    true => format!("unknown option `{name}`; the pass takes none"),
+                    false => format!(
+                        "unknown option `{name}`; expected one of {}",
+                        names.join(", ")
+                    ),
+                })
+            })?;
         let is_list = matches!(info.kind, OptionKind::List);
         if !is_list && self.given.iter().any(|(n, _)| *n == name) {
             return Err(Error::input(format!("option `{name}` is given twice")));
@@ -81,7 +88,9 @@ impl Options {
             (Some(v), _) => v,
             (None, OptionKind::Flag) => "true",
             (None, kind) => {
-                return Err(Error::input(format!("option `{name}` has no value; expected {kind}")));
+                return Err(Error::input(format!(
+                    "option `{name}` has no value; expected {kind}"
+                )));
             }
         };
         let valid = match info.kind {
@@ -117,7 +126,9 @@ impl Options {
 
     /// The value of an integer option.
     pub fn int(&self, name: &str) -> i64 {
-        self.value(name).parse().expect("checked by `set`, or the declared default")
+        self.value(name)
+            .parse()
+            .expect("checked by `set`, or the declared default")
     }
 
     /// The value of a choice.
@@ -149,7 +160,10 @@ impl Options {
     /// All values given for a list option.
     pub fn list(&self, name: &str) -> Vec<&str> {
         let given = self.given.iter();
-        given.filter(|(n, _)| *n == name).map(|(_, v)| v.as_str()).collect()
+        given
+            .filter(|(n, _)| *n == name)
+            .map(|(_, v)| v.as_str())
+            .collect()
     }
 }
 

@@ -80,7 +80,9 @@ impl Pipeline {
             match parser.peek() {
                 None => return Ok(pipeline),
                 Some(',') => parser.bump(),
-                Some(c) => return Err(parser.error(format!("found `{c}`, expected `,` or the end"))),
+                Some(c) => {
+                    return Err(parser.error(format!("found `{c}`, expected `,` or the end")));
+                }
             }
         }
     }
@@ -129,7 +131,10 @@ impl Parser<'_> {
     }
 
     fn bump(&mut self) {
-        self.at += self.text[self.at..].chars().next().map_or(0, char::len_utf8);
+        self.at += self.text[self.at..]
+            .chars()
+            .next()
+            .map_or(0, char::len_utf8);
     }
 
     fn word(&mut self) -> String {
@@ -146,7 +151,9 @@ impl Parser<'_> {
         let start = self.at;
         let name = self.word();
         if name.is_empty() {
-            let found = self.peek().map_or("the end".to_owned(), |c| format!("`{c}`"));
+            let found = self
+                .peek()
+                .map_or("the end".to_owned(), |c| format!("`{c}`"));
             return Err(self.error(format!("found {found}, expected the name of a pass")));
         }
         let Some(info) = registry.pass(&name) else {
@@ -212,7 +219,11 @@ impl Parser<'_> {
                 }
                 '\\' => match chars.next() {
                     Some((_, c @ ('"' | '\\'))) => out.push(c),
-                    _ => return Err(self.error("expected `\\\"` or `\\\\` in quoted text".to_owned())),
+                    _ => {
+                        return Err(
+                            self.error("expected `\\\"` or `\\\\` in quoted text".to_owned())
+                        );
+                    }
                 },
                 c => out.push(c),
             }
@@ -223,7 +234,9 @@ impl Parser<'_> {
 
 fn unknown(name: &str, registry: Registry) -> String {
     let passes = registry.passes.iter().map(|p| p.name);
-    let names: Vec<&str> = passes.chain(registry.pipelines.iter().map(|p| p.name)).collect();
+    let names: Vec<&str> = passes
+        .chain(registry.pipelines.iter().map(|p| p.name))
+        .collect();
     let similar = names.iter().min_by_key(|n| distance(name, n));
     let hint = match similar {
         Some(n) if distance(name, n) <= 2 => format!("did you mean `{n}`?"),
@@ -268,16 +281,35 @@ mod tests {
         summary: "",
         doc: "",
         options: &[
-            OptionInfo { name: "n", kind: OptionKind::Int(&[1, 2]), default: "1", help: "" },
-            OptionInfo { name: "deep", kind: OptionKind::Flag, default: "false", help: "" },
-            OptionInfo { name: "skip", kind: OptionKind::List, default: "", help: "" },
+            OptionInfo {
+                name: "n",
+                kind: OptionKind::Int(&[1, 2]),
+                default: "1",
+                help: "",
+            },
+            OptionInfo {
+                name: "deep",
+                kind: OptionKind::Flag,
+                default: "false",
+                help: "",
+            },
+            OptionInfo {
+                name: "skip",
+                kind: OptionKind::List,
+                default: "",
+                help: "",
+            },
         ],
         build: |_| Ok(Box::new(Nothing)),
     };
 
     const REGISTRY: Registry = Registry {
         passes: &[&NOTHING],
-        pipelines: &[PipelineInfo { name: "twice", summary: "", text: "do-nothing,do-nothing{n=2}" }],
+        pipelines: &[PipelineInfo {
+            name: "twice",
+            summary: "",
+            text: "do-nothing,do-nothing{n=2}",
+        }],
     };
 
     fn parse(text: &str) -> Result<String> {
@@ -295,23 +327,59 @@ mod tests {
             assert_eq!(parse(text).unwrap(), text);
             assert_eq!(parse(&parse(text).unwrap()).unwrap(), text);
         }
-        assert_eq!(parse(" do-nothing { deep } ").unwrap(), "do-nothing{deep=true}");
-        assert_eq!(parse("twice,do-nothing{}").unwrap(), "do-nothing,do-nothing{n=2},do-nothing");
+        assert_eq!(
+            parse(" do-nothing { deep } ").unwrap(),
+            "do-nothing{deep=true}"
+        );
+        assert_eq!(
+            parse("twice,do-nothing{}").unwrap(),
+            "do-nothing,do-nothing{n=2},do-nothing"
+        );
     }
 
     #[test]
     fn errors_say_where_and_what_was_expected() {
         for (text, message) in [
-            ("do-nothin", "pipeline, column 1: no pass or pipeline is called `do-nothin`; did you mean `do-nothing`?"),
-            ("do-nothing,", "pipeline, column 12: found the end, expected the name of a pass"),
-            ("do-nothing{n=3}", "pipeline, column 12: pass `do-nothing`: option `n` is `3`; expected 1, 2"),
-            ("do-nothing{n=1,n=2}", "pipeline, column 16: pass `do-nothing`: option `n` is given twice"),
-            ("do-nothing{m}", "pipeline, column 12: pass `do-nothing`: unknown option `m`; expected one of n, deep, skip"),
-            ("do-nothing{n", "pipeline, column 12: pass `do-nothing`: option `n` has no value; expected 1, 2"),
-            ("do-nothing{deep", "pipeline, column 16: found the end, expected `}`"),
-            ("do-nothing do-nothing", "pipeline, column 12: found `d`, expected `,` or the end"),
-            ("twice{n=1}", "pipeline, column 6: `twice` is a pipeline and takes no options"),
-            ("do-nothing{skip=\"a", "pipeline, column 18: quoted text has no end"),
+            (
+                "do-nothin",
+                "pipeline, column 1: no pass or pipeline is called `do-nothin`; did you mean `do-nothing`?",
+            ),
+            (
+                "do-nothing,",
+                "pipeline, column 12: found the end, expected the name of a pass",
+            ),
+            (
+                "do-nothing{n=3}",
+                "pipeline, column 12: pass `do-nothing`: option `n` is `3`; expected 1, 2",
+            ),
+            (
+                "do-nothing{n=1,n=2}",
+                "pipeline, column 16: pass `do-nothing`: option `n` is given twice",
+            ),
+            (
+                "do-nothing{m}",
+                "pipeline, column 12: pass `do-nothing`: unknown option `m`; expected one of n, deep, skip",
+            ),
+            (
+                "do-nothing{n",
+                "pipeline, column 12: pass `do-nothing`: option `n` has no value; expected 1, 2",
+            ),
+            (
+                "do-nothing{deep",
+                "pipeline, column 16: found the end, expected `}`",
+            ),
+            (
+                "do-nothing do-nothing",
+                "pipeline, column 12: found `d`, expected `,` or the end",
+            ),
+            (
+                "twice{n=1}",
+                "pipeline, column 6: `twice` is a pipeline and takes no options",
+            ),
+            (
+                "do-nothing{skip=\"a",
+                "pipeline, column 18: quoted text has no end",
+            ),
         ] {
             assert_eq!(parse(text).unwrap_err().chain(), message);
         }

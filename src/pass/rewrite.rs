@@ -33,7 +33,11 @@ pub fn plan_nodes<P: Send>(
     plan: impl Fn(NodeId) -> Verdict<P> + Sync,
 ) -> Vec<(NodeId, P)> {
     let nodes = model.reachable_nodes();
-    let verdicts: Vec<Verdict<P>> = nodes.par_iter().with_min_len(64).map(|&n| plan(n)).collect();
+    let verdicts: Vec<Verdict<P>> = nodes
+        .par_iter()
+        .with_min_len(64)
+        .map(|&n| plan(n))
+        .collect();
     let mut plans = Vec::new();
     for (node, verdict) in nodes.into_iter().zip(verdicts) {
         match verdict {
@@ -43,7 +47,9 @@ pub fn plan_nodes<P: Send>(
                 reason,
                 message,
                 bytes,
-            } => cx.remarks.push(Remark::new(model, pass, node, reason, message, bytes)),
+            } => cx
+                .remarks
+                .push(Remark::new(model, pass, node, reason, message, bytes)),
         }
     }
     cx.limit(&mut plans);

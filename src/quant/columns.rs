@@ -191,7 +191,11 @@ fn write(
         to.copy_from_slice(&word[lane].to_le_bytes());
     }
     let scales = stage.scales[..here].iter().map(|scales| scales[lane]);
-    store_scales(spec.scale(), scales, &mut out.scales[block * spec.scale().size()..]);
+    store_scales(
+        spec.scale(),
+        scales,
+        &mut out.scales[block * spec.scale().size()..],
+    );
     if !spec.symmetric() {
         let row = (blocks * usize::from(spec.bits())).div_ceil(8);
         let zero_points = &mut out.zero_points[col * row..][..row];

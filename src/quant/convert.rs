@@ -11,9 +11,14 @@ pub(super) fn f16_to_f32(h: u16) -> f32 {
     // Not one multiplication by 2^112 for all: it would take denormal operands, which
     // are slow on some processors.
     let normal = (rest << 13) + (112 << 23);
-    let denormal = (f32::from_bits((rest << 13) + (113 << 23)) - f32::from_bits(113 << 23)).to_bits();
+    let denormal =
+        (f32::from_bits((rest << 13) + (113 << 23)) - f32::from_bits(113 << 23)).to_bits();
     let bits = if rest < 0x0400 { denormal } else { normal };
-    let bits = if rest < 0x7c00 { bits } else { (rest << 13) | 0x7f80_0000 };
+    let bits = if rest < 0x7c00 {
+        bits
+    } else {
+        (rest << 13) | 0x7f80_0000
+    };
     f32::from_bits(bits | sign)
 }
 
@@ -44,7 +49,9 @@ pub(super) fn f32_to_f16(x: f32) -> u16 {
     // At 0.5 the last place of an f32 is 2^-24, binary16's denormal step: the addition
     // rounds.
     let half = 126 << 23;
-    let denormal = (f32::from_bits(rest) + f32::from_bits(half)).to_bits().wrapping_sub(half);
+    let denormal = (f32::from_bits(rest) + f32::from_bits(half))
+        .to_bits()
+        .wrapping_sub(half);
     let finite = if rest < (113 << 23) { denormal } else { normal };
     let special = if rest > 0x7f80_0000 { 0x7e00 } else { 0x7c00 };
     sign | if rest < (143 << 23) { finite } else { special } as u16
@@ -148,7 +155,9 @@ mod tests {
     #[test]
     fn f32_to_16_bits_is_half() {
         for high in 0..=u16::MAX {
-            for low in [0, 1, 0x0fff, 0x1000, 0x1001, 0x2000, 0x3000, 0x7fff, 0x8000, 0x8001, 0xffff] {
+            for low in [
+                0, 1, 0x0fff, 0x1000, 0x1001, 0x2000, 0x3000, 0x7fff, 0x8000, 0x8001, 0xffff,
+            ] {
                 let x = f32::from_bits(u32::from(high) << 16 | low);
                 if x.is_nan() {
                     assert!(half::f16::from_bits(f32_to_f16(x)).is_nan());

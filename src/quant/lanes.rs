@@ -75,12 +75,20 @@ pub(super) fn params(spec: &BlockSpec, ranges: &Ranges, first: &[f32; LANES]) ->
         let factor = -1.0 / f32::from(spec.mid());
         for i in 0..LANES {
             let high = ranges.high[i].max(0).cast_unsigned();
-            let low = if ranges.low[i] < SIGN { 0 } else { ranges.low[i] };
+            let low = if ranges.low[i] < SIGN {
+                0
+            } else {
+                ranges.low[i]
+            };
             let below = low & !SIGN;
             refused |= u32::from(high.max(below) >= INFINITY);
             let widest = if high > below { high } else { below | SIGN };
             // All zero: `high` and `below` are, and the sign is the first element's.
-            let widest = if high | below == 0 { first[i].to_bits() } else { widest };
+            let widest = if high | below == 0 {
+                first[i].to_bits()
+            } else {
+                widest
+            };
             // Without a negative value, a tie is impossible unless all are zero.
             scales[i] = f32::from_bits(widest) * factor;
         }
@@ -88,7 +96,11 @@ pub(super) fn params(spec: &BlockSpec, ranges: &Ranges, first: &[f32; LANES]) ->
         let max_code = f32::from(spec.max_code());
         for i in 0..LANES {
             let high = ranges.high[i].max(0).cast_unsigned();
-            let low = if ranges.low[i] < SIGN { 0 } else { ranges.low[i] };
+            let low = if ranges.low[i] < SIGN {
+                0
+            } else {
+                ranges.low[i]
+            };
             refused |= u32::from(high.max(low & !SIGN) >= INFINITY);
             let (min, max) = (f32::from_bits(low), f32::from_bits(high));
             let scale = (max - min) / max_code;
@@ -124,7 +136,11 @@ pub(super) fn params(spec: &BlockSpec, ranges: &Ranges, first: &[f32; LANES]) ->
     }
     for i in 0..LANES {
         refused |= u32::from(scales[i].to_bits() & !SIGN >= INFINITY);
-        reciprocals[i] = if scales[i] == 0.0 { 0.0 } else { 1.0 / scales[i] };
+        reciprocals[i] = if scales[i] == 0.0 {
+            0.0
+        } else {
+            1.0 / scales[i]
+        };
     }
     Params {
         scales: stored,

@@ -25,7 +25,11 @@ impl Out<'_> {
         assert_eq!(self.codes.len(), codes, "codes of [{n}, {k}]");
         assert_eq!(self.scales.len(), scales, "scales of [{n}, {k}]");
         let zero_points = spec.zero_points_len(n, k);
-        assert_eq!(self.zero_points.len(), zero_points, "zero points of [{n}, {k}]");
+        assert_eq!(
+            self.zero_points.len(),
+            zero_points,
+            "zero points of [{n}, {k}]"
+        );
     }
 }
 
@@ -56,7 +60,10 @@ impl fmt::Display for QuantizeError {
                 write!(f, "element [{row}, {col}] is NaN or infinite")
             }
             QuantizeError::ScaleOverflow { row, block } => {
-                write!(f, "block {block} of row {row} has a scale that overflows its type")
+                write!(
+                    f,
+                    "block {block} of row {row} has a scale that overflows its type"
+                )
             }
         }
     }

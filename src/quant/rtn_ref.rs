@@ -170,7 +170,11 @@ impl Params {
     }
 
     fn code(&self, spec: &BlockSpec, x: f32) -> u8 {
-        let r = if self.scale == 0.0 { 0.0 } else { 1.0 / self.scale };
+        let r = if self.scale == 0.0 {
+            0.0
+        } else {
+            1.0 / self.scale
+        };
         let y = (x * r + f32::from(self.zero_point)).round();
         // `as` gives 0 for NaN.
         y.clamp(0.0, f32::from(spec.max_code())) as u8

@@ -69,7 +69,12 @@ fn values() -> impl Strategy<Value = f32> {
 fn cases() -> impl Strategy<Value = (BlockSpec, usize, usize, Vec<f32>)> {
     (specs(), 1usize..40, 1usize..5, 0usize..256)
         .prop_flat_map(|(spec, n, blocks, short)| {
-            let k = blocks * spec.block() - if short % 3 == 0 { 0 } else { short % spec.block() };
+            let k = blocks * spec.block()
+                - if short % 3 == 0 {
+                    0
+                } else {
+                    short % spec.block()
+                };
             let pool = prop::collection::vec(values(), 1..6);
             let picks = prop::collection::vec((any::<bool>(), any::<u8>(), -1.0f32..1.0), n * k);
             (Just(spec), Just(n), Just(k), pool, picks)
@@ -288,10 +293,7 @@ fn a_block_by_hand() {
     let mut out = Buffers::new(&spec, 1, 13, 0);
     quantize_rows(&spec, Matrix::new(Source::F32(&x), 1, 13), out.out()).unwrap();
     // -8 is the widest, the scale 1, and -8..=4 are the codes 0..=12; 8 pads.
-    assert_eq!(
-        out.codes,
-        [0x10, 0x32, 0x54, 0x76, 0x98, 0xba, 0x8c, 0x88]
-    );
+    assert_eq!(out.codes, [0x10, 0x32, 0x54, 0x76, 0x98, 0xba, 0x8c, 0x88]);
     assert_eq!(out.scales, 1f32.to_le_bytes());
 
     let spec = BlockSpec::new(4, 16, false, ScaleType::F16).unwrap();

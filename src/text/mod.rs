@@ -2,4 +2,6 @@
 #![allow(missing_docs)]
 #[derive(Default)]
 pub struct PrintOptions {}
-pub fn print(_: &crate::ir::Model, _: &PrintOptions) -> String { String::new() }
+pub fn print(_: &crate::ir::Model, _: &PrintOptions) -> String {
+    String::new()
+}

@@ -36,7 +36,12 @@ pub fn int_elements(model: &Model, value: ValueId) -> Result<Option<Vec<i64>>> {
             }
             DataType::Int32 => {
                 let (elements, _) = bytes.as_chunks();
-                Some(elements.iter().map(|b| i32::from_le_bytes(*b).into()).collect())
+                Some(
+                    elements
+                        .iter()
+                        .map(|b| i32::from_le_bytes(*b).into())
+                        .collect(),
+                )
             }
             _ => None,
         })

@@ -140,8 +140,12 @@ impl QuantizeBlocks {
             _ => quant::f32_from_le(bytes, rounded),
         }
         match to {
-            DataType::Float16 => rounded.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32()),
-            _ => rounded.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
+            DataType::Float16 => rounded
+                .iter_mut()
+                .for_each(|x| *x = f16::from_f32(*x).to_f32()),
+            _ => rounded
+                .iter_mut()
+                .for_each(|x| *x = bf16::from_f32(*x).to_f32()),
         }
         Source::F32(rounded)
     }
@@ -150,7 +154,8 @@ impl QuantizeBlocks {
     fn rows(&self, rows: Range<u64>, scratch: &mut Scratch, out: &mut [&mut [u8]]) -> Result<()> {
         let (count, k) = ((rows.end - rows.start) as usize, self.k as usize);
         scratch.bytes.resize(count * k * self.element() as usize, 0);
-        self.data.read_at(rows.start * self.k * self.element(), &mut scratch.bytes)?;
+        self.data
+            .read_at(rows.start * self.k * self.element(), &mut scratch.bytes)?;
         let matrix = Matrix::new(self.view(&scratch.bytes, &mut scratch.rounded), count, k);
         let padded = self.spec.codes_len(1, k);
         let unpadded = padded as u64 != self.row_codes;
@@ -160,7 +165,11 @@ impl QuantizeBlocks {
             scratch.codes.resize(count * padded, 0);
         }
         let written = Out {
-            codes: if unpadded { &mut scratch.codes } else { &mut *codes[0] },
+            codes: if unpadded {
+                &mut scratch.codes
+            } else {
+                &mut *codes[0]
+            },
             scales: &mut *scales[0],
             zero_points: zero_points.first_mut().map_or(&mut [], |z| &mut **z),
         };
@@ -175,7 +184,12 @@ impl QuantizeBlocks {
     }
 
     /// Columns of the weight are rows of the result: go down a panel step by step.
-    fn columns(&self, cols: Range<u64>, scratch: &mut Scratch, out: &mut [&mut [u8]]) -> Result<()> {
+    fn columns(
+        &self,
+        cols: Range<u64>,
+        scratch: &mut Scratch,
+        out: &mut [&mut [u8]],
+    ) -> Result<()> {
         let width = (cols.end - cols.start) as usize;
         let element = self.element();
         // A step ends where the blocks before it fill whole bytes of zero points.
@@ -189,8 +203,12 @@ impl QuantizeBlocks {
             let source = self.view(&scratch.bytes, &mut scratch.rounded);
             let matrix = Matrix::new(source, height, width);
             scratch.codes.resize(self.spec.codes_len(width, height), 0);
-            scratch.scales.resize(self.spec.scales_len(width, height), 0);
-            scratch.zero_points.resize(self.spec.zero_points_len(width, height), 0);
+            scratch
+                .scales
+                .resize(self.spec.scales_len(width, height), 0);
+            scratch
+                .zero_points
+                .resize(self.spec.zero_points_len(width, height), 0);
             let part = Out {
                 codes: &mut scratch.codes,
                 scales: &mut scratch.scales,
@@ -201,7 +219,12 @@ impl QuantizeBlocks {
             let before = from as usize;
             let spec = &self.spec;
             scatter(&scratch.codes, width, out[CODES], spec.codes_len(1, before));
-            scatter(&scratch.scales, width, out[SCALES], spec.scales_len(1, before));
+            scatter(
+                &scratch.scales,
+                width,
+                out[SCALES],
+                spec.scales_len(1, before),
+            );
             if let Some(zero_points) = out.get_mut(ZERO_POINTS) {
                 let at = spec.zero_points_len(1, before);
                 scatter(&scratch.zero_points, width, zero_points, at);
@@ -280,9 +303,8 @@ impl Produce for QuantizeBlocks {
         SCRATCH.replace(scratch);
         done?;
         if self.factor != 1.0 {
-            multiply_scales(self.spec.scale(), out[SCALES], self.factor).map_err(|e| {
-                Error::input(format!("weight `{}`: {e}", self.name))
-            })?;
+            multiply_scales(self.spec.scale(), out[SCALES], self.factor)
+                .map_err(|e| Error::input(format!("weight `{}`: {e}", self.name)))?;
         }
         Ok(())
     }

@@ -58,7 +58,14 @@ pub fn trace(model: &Model, value: ValueId) -> Result<Result<Weight, Untraceable
             return Ok(Err(Untraceable::NotConstant));
         };
         let node = &model.nodes[node];
-        let followed = ["Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze"];
+        let followed = [
+            "Identity",
+            "Cast",
+            "Transpose",
+            "Reshape",
+            "Squeeze",
+            "Unsqueeze",
+        ];
         match node.input(0) {
             Some(input) if followed.iter().any(|op| node.is(op)) => {
                 path.push(node);
@@ -126,7 +133,9 @@ impl Weight {
     }
 
     fn cast(&mut self, node: &Node) -> Result<(), Untraceable> {
-        let to = node.int("to", 0).and_then(|t| DataType::from_code(t as i32));
+        let to = node
+            .int("to", 0)
+            .and_then(|t| DataType::from_code(t as i32));
         let to = to.unwrap_or(DataType::Undefined);
         if !to.is_float() {
             return Err(Untraceable::Dtype(to));
