@@ -3,7 +3,10 @@
 use std::{
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use onnxq::{
     Error, Result,
     digest::{sha256, sha256_data},
-    ir::{Model, Property},
+    ir::{Model, Property, SourceFile},
     onnx::{self, OpenOptions, Opened, Progress, SaveOptions, Saved},
     verify,
 };
@@ -78,7 +81,7 @@ impl Cx {
             drop_unknown: args.drop_unknown,
         };
         if let Some(expected) = &args.verify_sha {
-            let found = sha256(&onnxq::ir::SourceFile::open(&path)?)?;
+            let found = sha256(&SourceFile::open(&path)?)?;
             if found != *expected {
                 return Err(Error::input(format!(
                     "`{}` has SHA-256 {found}, expected {expected}",
@@ -161,12 +164,14 @@ pub(crate) fn output_path(output: &Path, name: &str) -> PathBuf {
     }
 }
 
-/// Records in `model` what made it: tool, pipeline, and the SHA-256 of the input, which is
-/// computed while the model is written.
+/// Records in `model` what made it: tool and pipeline, and the SHA-256 of the input where
+/// it is known already or asked for (it is then computed while the model is written).
 pub(crate) fn record(
     model: &mut Model,
-    opened_from: &std::sync::Arc<onnxq::ir::SourceFile>,
+    file: &Arc<SourceFile>,
     pipeline: &str,
+    read: &ReadArgs,
+    write: &WriteArgs,
 ) {
     const SHA: &str = "onnxq.source_sha256";
     let facts = [
@@ -181,7 +186,13 @@ pub(crate) fn record(
     model
         .metadata
         .extend(facts.iter().map(|(k, v)| Property::new(k, v)));
-    model
-        .computed_metadata
-        .push((SHA.into(), sha256_data(opened_from.clone())));
+    match &read.verify_sha {
+        Some(sha) => model.metadata.push(Property::new(SHA, sha)),
+        None if write.record_sha => {
+            model
+                .computed_metadata
+                .push((SHA.into(), sha256_data(file.clone())));
+        }
+        None => {}
+    }
 }

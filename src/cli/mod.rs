@@ -90,6 +90,10 @@ pub(crate) struct WriteArgs {
     /// Flush the output to the disk before it takes the place of an older one
     #[arg(long)]
     pub(crate) sync: bool,
+    /// Record the SHA-256 of the input in the output's metadata; it costs a reading of the whole
+    /// file (with --verify-sha it is known, and recorded anyway)
+    #[arg(long)]
+    pub(crate) record_sha: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -48,7 +48,13 @@ pub(crate) fn run(args: &OptArgs, cx: &Cx) -> Result<ExitStatus> {
     let report = args.instruments.run(&pipeline, &mut model, cx)?;
     // A model that nothing changed is written back as it was.
     if report.passes.iter().any(|p| p.changed != Changed::No) {
-        record(&mut model, &opened.file, &pipeline.to_string());
+        record(
+            &mut model,
+            &opened.file,
+            &pipeline.to_string(),
+            &args.read,
+            &args.write,
+        );
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let output = output_path(&args.output, &name);

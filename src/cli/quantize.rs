@@ -86,7 +86,13 @@ pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
     let mut summary = Summary::new(&path, &opened, &pipeline);
     let mut model = opened.model;
     let report = args.instruments.run(&pipeline, &mut model, cx)?;
-    record(&mut model, &opened.file, &pipeline.to_string());
+    record(
+        &mut model,
+        &opened.file,
+        &pipeline.to_string(),
+        &args.read,
+        &args.write,
+    );
     let output = args.output(&path);
     summary.written(match args.dry_run {
         true => onnx::estimate(&model, &output, args.write.external_data.into())?,

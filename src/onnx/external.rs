@@ -23,12 +23,11 @@ pub(super) struct SideFiles {
 }
 
 impl SideFiles {
-    /// For the model at `model_path`.
-    pub(super) fn beside(model_path: &Path) -> SideFiles {
-        let parent = model_path.parent().unwrap_or(Path::new(""));
-        let folder = match parent.as_os_str().is_empty() {
+    /// For a model in `folder`.
+    pub(super) fn in_folder(folder: &Path) -> SideFiles {
+        let folder = match folder.as_os_str().is_empty() {
             true => PathBuf::from("."),
-            false => parent.to_path_buf(),
+            false => folder.to_path_buf(),
         };
         SideFiles {
             folder,

@@ -52,38 +52,26 @@ pub struct Opened {
 /// not define, contradicts itself (lengths against shapes), or is not in SSA form and
 /// topological order. The message names the place.
 pub fn open(path: &Path, options: OpenOptions) -> Result<Opened> {
-    let at = |e: Error| e.at(format!("`{}`", path.display()));
+    let name = || format!("`{}`", path.display());
     let file = Arc::new(SourceFile::open(path)?);
-    let bytes = map(file.file()).map_err(|e| Error::io(format!("`{}`", path.display()), e))?;
-    if bytes.is_empty() {
-        return Err(at(Error::input(
-            "the file is empty, expected an ONNX model",
-        )));
-    }
-    let dropped = unknown_fields(&bytes, 8);
-    let decoded = proto::ModelProto::decode(bytes.clone())
-        .map_err(|e| at(Error::input("not an ONNX model").with_source(e)))?;
-    if !dropped.is_empty() && !options.drop_unknown {
-        return Err(at(Error::input(format!(
-            "unknown fields (by number, from the root): {}; onnxq knows IR version 14, and writing \
-             the model would lose them; --drop-unknown goes on without them",
-            dropped.join(", ")
-        ))));
-    }
-    let mut import = Import {
-        model: Model::new(0, 0),
-        side_files: SideFiles::beside(path),
-        file: file.clone(),
-        map: bytes,
-        scopes: Vec::new(),
-    };
-    import.model(decoded).map_err(at)?;
+    let bytes = map(file.file()).map_err(|e| Error::io(name(), e))?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let imported = Import::new(&bytes, Some(file.clone()), folder).run(options);
+    let (model, side_files, dropped) = imported.map_err(|e| e.at(name()))?;
     Ok(Opened {
-        side_files: import.side_files.files(),
-        model: import.model,
+        model,
         file,
+        side_files,
         dropped,
     })
+}
+
+/// Reads a model that is in memory; its side files are looked for in `folder`.
+///
+/// # Errors
+/// As [`open`].
+pub fn from_bytes(bytes: &Bytes, folder: &Path, options: OpenOptions) -> Result<Model> {
+    Ok(Import::new(bytes, None, folder).run(options)?.0)
 }
 
 fn map(file: &File) -> std::io::Result<Bytes> {
@@ -102,13 +90,43 @@ fn map(file: &File) -> std::io::Result<Bytes> {
 struct Import {
     model: Model,
     side_files: SideFiles,
-    file: Arc<SourceFile>,
-    map: Bytes,
+    bytes: Bytes,
+    /// The file that `bytes` are a map of.
+    file: Option<Arc<SourceFile>>,
     /// Names visible where the import is, innermost scope last.
     scopes: Vec<HashMap<Str, ValueId>>,
 }
 
 impl Import {
+    fn new(bytes: &Bytes, file: Option<Arc<SourceFile>>, folder: &Path) -> Import {
+        Import {
+            model: Model::new(0, 0),
+            side_files: SideFiles::in_folder(folder),
+            bytes: bytes.clone(),
+            file,
+            scopes: Vec::new(),
+        }
+    }
+
+    /// The model, its side files, and the unknown fields that were dropped.
+    fn run(mut self, options: OpenOptions) -> Result<(Model, Vec<Arc<SourceFile>>, Vec<String>)> {
+        if self.bytes.is_empty() {
+            return Err(Error::input("the file is empty, expected an ONNX model"));
+        }
+        let dropped = unknown_fields(&self.bytes, 8);
+        let decoded = proto::ModelProto::decode(self.bytes.clone())
+            .map_err(|e| Error::input("not an ONNX model").with_source(e))?;
+        if !dropped.is_empty() && !options.drop_unknown {
+            return Err(Error::input(format!(
+                "unknown fields (by number, from the root): {}; onnxq knows IR version 14, and \
+                 writing the model would lose them; --drop-unknown goes on without them",
+                dropped.join(", ")
+            )));
+        }
+        self.model(decoded)?;
+        Ok((self.model, self.side_files.files(), dropped))
+    }
+
     fn model(&mut self, m: proto::ModelProto) -> Result<()> {
         let graph = m.graph.ok_or_else(|| {
             Error::input("the model has no graph: truncated, or not an ONNX model")
@@ -532,19 +550,18 @@ impl Import {
         })
     }
 
-    /// A slice of the map, as a range of the file when it is large.
-    fn locate(&self, bytes: Bytes) -> Data {
-        let offset = (bytes.as_ptr() as usize).wrapping_sub(self.map.as_ptr() as usize);
-        let inside = offset
-            .checked_add(bytes.len())
-            .is_some_and(|end| end <= self.map.len());
-        match inside && bytes.len() >= READ_BY_POSITION {
-            true => Data::File {
-                file: self.file.clone(),
+    /// A slice of the model, as a range of its file when it is large.
+    fn locate(&self, slice: Bytes) -> Data {
+        let offset = (slice.as_ptr() as usize).wrapping_sub(self.bytes.as_ptr() as usize);
+        let end = offset.checked_add(slice.len());
+        let inside = end.is_some_and(|end| end <= self.bytes.len());
+        match &self.file {
+            Some(file) if inside && slice.len() >= READ_BY_POSITION => Data::File {
+                file: file.clone(),
                 offset: offset as u64,
-                len: bytes.len() as u64,
+                len: slice.len() as u64,
             },
-            false => Data::Bytes(bytes),
+            _ => Data::Bytes(slice),
         }
     }
 }

@@ -17,7 +17,7 @@ pub use export::{
     ExternalData, MESSAGE_LIMIT, Progress, SaveOptions, Saved, estimate, fingerprint, save,
     side_file_name,
 };
-pub use import::{OpenOptions, Opened, open};
+pub use import::{OpenOptions, Opened, from_bytes, open};
 
 /// The messages of `proto/onnx.proto`.
 #[expect(unreachable_pub, reason = "generated code")]
