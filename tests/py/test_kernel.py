@@ -1,8 +1,7 @@
 """The quantization kernels against ONNX Runtime's own quantizer, byte by byte.
 
 Drives `examples/quantize_matrix.rs`. Found in `$ONNXQ_TARGET_DIR/release/examples`, or
-built with cargo if that is not set. Wants numpy and onnxruntime (1.23 or later, for
-2 bits).
+built with cargo if that is not set. Wants numpy and onnxruntime.
 """
 
 import json
