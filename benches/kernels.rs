@@ -52,6 +52,7 @@ fn cases(scale: ScaleType) -> impl Iterator<Item = Case> {
     [
         (4, 16, true),
         (4, 32, true),
+        (4, 64, true),
         (4, 128, true),
         (4, 256, true),
         (4, 16, false),

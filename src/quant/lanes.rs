@@ -43,28 +43,71 @@ impl Ranges {
         }
     }
 
-    /// Takes the values of a block into lane `i`.
+    /// Ranges of up to [`LANES`] blocks of `block` elements that lie one after another, one
+    /// to a lane.
     #[inline(always)]
-    pub(super) fn add_block(&mut self, i: usize, block: &[f32]) {
-        // The longer the piece, the fewer the reductions across a register. The lengths
-        // are constants because a short loop of unknown length stays scalar.
-        match block.len() {
-            16 => self.add_pieces::<16>(i, block),
-            32 => self.add_pieces::<32>(i, block),
-            _ => self.add_pieces::<64>(i, block),
+    pub(super) fn of_blocks(x: &[f32], block: usize) -> Self {
+        if block < 64 {
+            Self::of_short_blocks(x, block)
+        } else {
+            Self::of_long_blocks(x, block)
         }
     }
 
+    /// Reduces in pieces of 64: a constant, as the compiler wants to make vector code of
+    /// it, and long enough that it does not unroll it into scalars instead.
     #[inline(always)]
-    fn add_pieces<const N: usize>(&mut self, i: usize, block: &[f32]) {
-        let (mut high, mut low) = (self.high[i], self.low[i]);
-        for piece in block.as_chunks::<N>().0 {
-            let bits = piece.map(f32::to_bits);
-            high = bits.iter().fold(high, |a, b| a.max(b.cast_signed()));
-            low = bits.iter().fold(low, |a, &b| a.max(b));
+    fn of_long_blocks(x: &[f32], block: usize) -> Self {
+        let mut ranges = Self::new();
+        for (i, block) in x.chunks_exact(block).enumerate() {
+            let (mut high, mut low) = (i32::MIN, 0);
+            for piece in block.as_chunks::<64>().0 {
+                let bits = piece.map(f32::to_bits);
+                high = bits.iter().fold(high, |a, b| a.max(b.cast_signed()));
+                low = bits.iter().fold(low, |a, &b| a.max(b));
+            }
+            (ranges.high[i], ranges.low[i]) = (high, low);
         }
-        (self.high[i], self.low[i]) = (high, low);
+        ranges
     }
+
+    /// Reduces in steps that are stored, each for all blocks before the next: a short
+    /// reduction that stays in registers is unrolled into scalars, at half the speed.
+    #[inline(always)]
+    fn of_short_blocks(x: &[f32], block: usize) -> Self {
+        let mut high = [[i32::MIN; 8]; LANES];
+        let mut low = [[0; 8]; LANES];
+        for (block, (high, low)) in x.chunks_exact(block).zip(high.iter_mut().zip(&mut low)) {
+            let (mut h, mut l) = ([i32::MIN; 8], [0; 8]);
+            for x in block.as_chunks::<8>().0 {
+                for j in 0..8 {
+                    h[j] = h[j].max(x[j].to_bits().cast_signed());
+                    l[j] = l[j].max(x[j].to_bits());
+                }
+            }
+            (*high, *low) = (h, l);
+        }
+        let (high, low): ([[_; 4]; LANES], [[_; 4]; LANES]) = (halved(&high), halved(&low));
+        let (high, low): ([[_; 2]; LANES], [[_; 2]; LANES]) = (halved(&high), halved(&low));
+        Self {
+            high: high.map(|[a, b]| a.max(b)),
+            low: low.map(|[a, b]| a.max(b)),
+        }
+    }
+}
+
+/// The larger of the elements of the first and the second half of each row.
+#[inline(always)]
+fn halved<T: Ord + Copy + Default, const N: usize, const HALF: usize>(
+    x: &[[T; N]; LANES],
+) -> [[T; HALF]; LANES] {
+    let mut halves = [[T::default(); HALF]; LANES];
+    for (x, half) in x.iter().zip(&mut halves) {
+        for j in 0..HALF {
+            half[j] = x[j].max(x[j + HALF]);
+        }
+    }
+    halves
 }
 
 /// What each lane's elements are coded with.

@@ -58,13 +58,12 @@ pub(super) fn body<S: Load>(
             let buffer = &mut buffer[..here * spec.block()];
             load(x, run * stride + begin, len, buffer);
 
-            let mut ranges = Ranges::new();
+            // The zeros that pad the last block do not change what `params` makes of a
+            // range, which it widens to contain 0.
+            let ranges = Ranges::of_blocks(buffer, spec.block());
             let mut heads = [0.0; LANES];
-            for (i, block) in buffer.chunks_exact(spec.block()).enumerate() {
-                // The zeros that pad the last block do not change what `params` makes of
-                // a range, which it widens to contain 0.
-                ranges.add_block(i, block);
-                heads[i] = block[0];
+            for (head, block) in heads.iter_mut().zip(buffer.chunks_exact(spec.block())) {
+                *head = block[0];
             }
             let params = params(spec, &ranges, &heads);
             if params.refused {
