@@ -6,20 +6,11 @@ use onnxq::passes::REGISTRY;
 
 /// `passes/README.md` from the registry.
 fn page() -> String {
-    let mut out = "# Passes\n\nGenerated from the registry by `ONNXQ_BLESS=1 cargo test --test registry`.\n".to_owned();
+    let mut out =
+        "# Passes\n\nGenerated from the registry by `ONNXQ_BLESS=1 cargo test --test registry`.\n"
+            .to_owned();
     for pass in REGISTRY.passes {
-        write!(out, "\n# `{}`\n\n{}.\n\n{}", pass.name, pass.summary, pass.doc).unwrap();
-        out.push_str("\n## Options\n\n");
-        if pass.options.is_empty() {
-            out.push_str("None.\n");
-        }
-        for o in pass.options {
-            let default = match o.default {
-                "" => String::new(),
-                default => format!(", default `{default}`"),
-            };
-            writeln!(out, "- `{}` ({}{default}): {}", o.name, o.kind, o.help).unwrap();
-        }
+        writeln!(out, "\n{}", pass.document().trim_end()).unwrap();
     }
     out.push_str("\n# Pipelines\n\n");
     for p in REGISTRY.pipelines {
@@ -35,17 +26,26 @@ fn the_page_of_passes_is_what_the_registry_says() {
         fs::write(&path, page()).unwrap();
     }
     let found = fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == page(), "passes/README.md is out of date; ONNXQ_BLESS=1 rewrites it");
+    assert!(
+        found == page(),
+        "passes/README.md is out of date; ONNXQ_BLESS=1 rewrites it"
+    );
 }
 
 #[test]
 fn names_are_unique_and_follow_the_convention() {
     let passes = REGISTRY.passes.iter().map(|p| p.name);
-    let mut names: Vec<&str> = passes.chain(REGISTRY.pipelines.iter().map(|p| p.name)).collect();
+    let mut names: Vec<&str> = passes
+        .chain(REGISTRY.pipelines.iter().map(|p| p.name))
+        .collect();
     let count = names.len();
     names.sort_unstable();
     names.dedup();
-    assert_eq!(names.len(), count, "passes and pipelines share one namespace");
+    assert_eq!(
+        names.len(),
+        count,
+        "passes and pipelines share one namespace"
+    );
     for pass in REGISTRY.passes {
         let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         assert!(pass.name.chars().all(kebab), "{}", pass.name);
@@ -54,7 +54,11 @@ fn names_are_unique_and_follow_the_convention() {
         let exists = root.join(format!("{file}.rs")).is_file() || root.join(&file).is_dir();
         assert!(exists, "pass `{}` is in {file}.rs or {file}/", pass.name);
         for heading in ["## Scope", "## Statistics", "## Example"] {
-            assert!(pass.doc.contains(heading), "pass `{}` documents {heading}", pass.name);
+            assert!(
+                pass.doc.contains(heading),
+                "pass `{}` documents {heading}",
+                pass.name
+            );
         }
     }
 }
