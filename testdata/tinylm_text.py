@@ -16,8 +16,8 @@ What a language model can learn from the text, from easy to hard, and why each k
 
 import random
 
-GIRLS = "Ada Anna Clara Ella Eva Flora Greta Ida Iris Lena Lucy Maya Mia Nora Olga Rosa Ruth Sara Tess Vera".split()
-BOYS = "Adam Ben Carl Dan Emil Finn Hugo Ivan Jack Leo Max Nick Omar Oscar Paul Sam Theo Tom Victor Will".split()
+GIRLS = "Anna Clara Ella Flora Ida Lucy Mia Nora Olga Rosa Sara Vera".split()
+BOYS = "Ben Carl Dan Finn Hugo Ivan Jack Leo Max Omar Tom Will".split()
 
 COLOURS = "red blue green yellow white black brown grey orange purple pink golden silver".split()
 MATERIALS = "wood stone glass paper wool iron clay straw silk leather".split()
@@ -362,7 +362,7 @@ def sums(r):
             x, y = r.randint(2, 10), r.randint(2, 10)
             z = x * y
         else:
-            x, y = r.randint(1, 60), r.randint(1, 39)
+            x, y = r.randint(1, 30), r.randint(1, 20)
             x, y = (x, y) if kind == "+" else (max(x, y), min(x, y))
             z = x + y if kind == "+" else x - y
         out.append("%d %s %d = %d" % (x, kind, y, z))
@@ -486,9 +486,9 @@ def same_list(r):
     return "%s says: %s. Say it backwards: %s." % (who.name, listing(items), listing(items[::-1]))
 
 
-KINDS = [(story_lost, 10), (story_learn, 7), (story_fable, 9), (story_trip, 9), (owners, 10), (room, 8), (portrait, 7),
-         (facts, 12), (riddle, 6), (sums, 8), (sums_in_words, 4), (story_sum, 8), (counting, 4), (shop, 6), (clock, 4),
-         (letter, 7), (recipe, 6), (diary, 6), (spelling, 4), (ordering, 3), (same_list, 4)]
+KINDS = [(story_lost, 10), (story_learn, 7), (story_fable, 9), (story_trip, 9), (owners, 14), (room, 8), (portrait, 7),
+         (facts, 18), (riddle, 6), (sums, 12), (sums_in_words, 4), (story_sum, 8), (counting, 4), (shop, 6), (clock, 4),
+         (letter, 7), (recipe, 6), (diary, 6), (spelling, 4), (ordering, 3), (same_list, 8)]
 WRITERS = [f for f, n in KINDS for _ in range(n)]
 
 
