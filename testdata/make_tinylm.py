@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Makes `testdata/tinylm/`: a small Llama-style language model as an ONNX file, with tokenizer and held-out text.
 
-    python make_tinylm.py             make everything (text, tokenizer, training, export, figures): about 15 minutes
+    python make_tinylm.py             make everything (text, tokenizer, training, export, figures): 10 to 20 minutes
                                       on two cores
-    python make_tinylm.py --check     test the folder as it lies there: about half a minute, needs no jax
+    python make_tinylm.py --check     test the folder as it lies there: a few seconds, needs no jax
     python make_tinylm.py --figures   measure again and write the README again
 
 Needs Python 3.11 or newer and, as used for the committed files:
@@ -16,7 +16,8 @@ How far a second run gives the same bytes:
 
 * the text (`tinylm_text.py`), the tokenizer and the held-out text: always, for these versions;
 * the order of training and the first weights: always (numpy's PCG64 from a fixed seed);
-* the trained weights: on the same kind of processor with the same number of cores.  Elsewhere XLA picks other
+* the trained weights: on the same kind of processor with the same number of cores (tried over 20 steps: same bytes;
+  with one core instead of two: others).  Elsewhere XLA picks other
   kernels, sums round differently, and some thousand steps amplify that: the model is another one of about the same
   quality, with another sha256 and other figures.  Hence the files are committed.
 """
