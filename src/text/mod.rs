@@ -1,7 +1,0 @@
-//! stub
-#![allow(missing_docs)]
-#[derive(Default)]
-pub struct PrintOptions {}
-pub fn print(_: &crate::ir::Model, _: &PrintOptions) -> String {
-    String::new()
-}
