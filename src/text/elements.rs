@@ -107,15 +107,17 @@ pub(super) fn write(
         Uint16 | Float16 | Bfloat16 => each(out, bytes, |out, b| {
             write!(out, "{}", u16::from_le_bytes(b))
         }),
-        _ if extensions && (1..8).contains(&dtype.bits()) => match unpack(dtype, count, bytes) {
-            Some(elements) => {
-                for (i, element) in elements.iter().enumerate() {
-                    write!(out, "{}{element}", if i == 0 { "" } else { "," })?;
+        _ if (1..8).contains(&dtype.bits()) && (extensions || !packs_bytes(dtype)) => {
+            match unpack(dtype, count, bytes) {
+                Some(elements) => {
+                    for (i, element) in elements.iter().enumerate() {
+                        write!(out, "{}{element}", if i == 0 { "" } else { "," })?;
+                    }
+                    Ok(())
                 }
-                Ok(())
+                None => each(out, bytes, |out, [b]: [u8; 1]| write!(out, "{b}")),
             }
-            None => each(out, bytes, |out, [b]: [u8; 1]| write!(out, "{b}")),
-        },
+        }
         _ => each(out, bytes, |out, [b]: [u8; 1]| write!(out, "{b}")),
     }
 }
@@ -134,24 +136,34 @@ fn each<const N: usize>(
     Ok(())
 }
 
-/// The elements of a type below a byte; `None` when a bit after the last one is set,
-/// which only the packed bytes can say.
+/// Whether ONNX's text has one integer for each packed byte of `dtype`, not for each element.
+fn packs_bytes(dtype: DataType) -> bool {
+    matches!(dtype.bits(), 2 | 4)
+}
+
+/// The elements of a type below a byte, first bits first; `None` when a bit after the
+/// last one is set, which only the packed bytes can say.
 fn unpack(dtype: DataType, count: u64, bytes: &[u8]) -> Option<Vec<i8>> {
-    use DataType::{Int2, Int4};
-    let bits = dtype.bits() as u32;
-    let per_byte = (8 / bits) as usize;
-    let mut elements = Vec::new();
-    for byte in bytes {
-        for i in 0..per_byte as u32 {
-            let top = byte << (8 - bits * (i + 1));
-            elements.push(match dtype {
-                Int2 | Int4 => (top as i8) >> (8 - bits),
-                _ => (top >> (8 - bits)) as i8,
-            });
+    let bits = dtype.bits();
+    let bit = |at: u64| {
+        let byte = bytes.get((at / 8) as usize).copied().unwrap_or(0);
+        byte >> (at % 8) & 1
+    };
+    let element = |i: u64| {
+        let code = (0..bits).fold(0, |code, n| code | bit(i * bits + n) << n);
+        let unused = 8 - bits as u32;
+        match is_signed(dtype) {
+            true => ((code << unused) as i8) >> unused,
+            false => code as i8,
         }
-    }
-    let padding = elements.split_off(elements.len().min(count as usize));
-    padding.iter().all(|&p| p == 0).then_some(elements)
+    };
+    let padding = (count * bits)..bytes.len() as u64 * 8;
+    (padding.into_iter().all(|at| bit(at) == 0)).then(|| (0..count).map(element).collect())
+}
+
+fn is_signed(dtype: DataType) -> bool {
+    use DataType::*;
+    matches!(dtype, Int2 | Int4 | Int8 | Int16 | Int32 | Int64)
 }
 
 /// Reads the elements in braces of a constant of `dtype` and extents `dims`.
@@ -255,7 +267,7 @@ fn read_packed(
     let is_byte = |v: &(usize, i64)| (0..256).contains(&v.1);
     // One element and its byte are the same number, unless the padding is set.
     let one = count == 1 && values.iter().all(is_byte);
-    if values.len() as u64 == packed && (packed != count || one) {
+    if packs_bytes(dtype) && values.len() as u64 == packed && (packed != count || one) {
         let mut bytes = Vec::new();
         for &(place, value) in values {
             match u8::try_from(value) {
@@ -266,8 +278,7 @@ fn read_packed(
         return Ok(bytes);
     }
     check(c, values.len(), count)?;
-    let signed = matches!(dtype, DataType::Int4 | DataType::Int2);
-    let range = match signed {
+    let range = match is_signed(dtype) {
         true => -(1i64 << (bits - 1))..=(1i64 << (bits - 1)) - 1,
         false => 0..=(1i64 << bits) - 1,
     };
@@ -276,9 +287,10 @@ fn read_packed(
         if !range.contains(&value) {
             return outside(place, value, &format!("{range:?}, the range of {dtype}"));
         }
-        let at = i as u64 * bits;
-        let code = (value as u8) & ((1u8 << bits) - 1);
-        bytes[(at / 8) as usize] |= code << (at % 8);
+        for n in 0..bits {
+            let at = i as u64 * bits + n;
+            bytes[(at / 8) as usize] |= ((value >> n & 1) as u8) << (at % 8);
+        }
     }
     Ok(bytes)
 }
@@ -323,8 +335,7 @@ fn read_element(c: &mut Cursor<'_>, dtype: DataType, out: &mut Vec<u8>) -> Resul
                 return Err(c.error_at(place, format!("expected an integer, for {dtype}")));
             };
             let bits = dtype.bits() as u32;
-            let signed = matches!(dtype, Int8 | Int16 | Int32 | Int64);
-            let (low, high) = match signed {
+            let (low, high) = match is_signed(dtype) {
                 _ if bits == 0 => (1, 0),
                 true => (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1),
                 false => (0, (1i128 << bits) - 1),
