@@ -13,6 +13,16 @@
 //! }
 //! ```
 //!
+//! ```
+//! use onnxq::text::{PrintOptions, parse, print};
+//!
+//! let model = parse("g (float[N] x) => (float[N] y) { y = Relu (x) }")?;
+//! let text = print(&model, &PrintOptions::default());
+//! assert!(text.contains("   y = Relu (x)\n"));
+//! assert_eq!(print(&parse(&text)?, &PrintOptions::default()), text);
+//! # Ok::<(), onnxq::error::Error>(())
+//! ```
+//!
 //! # What only onnxq reads and writes
 //!
 //! ONNX's syntax has no words for some things. Where these occur, the printer writes:
@@ -33,14 +43,17 @@
 //! | an opset without version | `"" : ?` |
 //! | names where ONNX takes identifiers only | quoted: domains, operators, overloads, attributes, subgraphs, tensors in attributes |
 //!
-//! Without [`PrintOptions::extensions`] everything that hangs on an entity is left out and
-//! 16-bit and smaller types are printed as ONNX reads them; then `onnx.parser` reads the
-//! text of any model that does not need the other rows. It drops the elements of lists of
-//! tensors, graphs and types, which the syntax can express but that parser ignores.
+//! Without [`PrintOptions::extensions`] what hangs on an entity is left out, and so are
+//! names of tensors in attributes that need quotes (nothing refers to them); 16-bit and
+//! smaller types are printed as ONNX reads them, and NaNs lose their bits. Then
+//! `onnx.parser` reads the text of any model that does not need the other rows. It drops
+//! the elements of lists of tensors, graphs and types: the syntax has them, that parser
+//! ignores them.
 //!
 //! `ramp(seed)` with a seed from 0 to 250 stands for values from -125 to 125 in a fixed
 //! order: element `i` is `(97 i + 31 seed) mod 251 - 125`; in floating-point types that
-//! over 128, in unsigned types that plus 125. The printer recognizes it, so a weight that
+//! over 128, in unsigned types that plus 125. It has all types of 8 to 64 bits except
+//! bool, complex64 and the 8-bit floats. The printer recognizes it, so a weight that
 //! a pass leaves alone stays one word.
 //!
 //! # Limits

@@ -280,10 +280,9 @@ impl Printer<'_> {
             false => quoted(&a.name),
         };
         self.out.write_str(&name)?;
-        if needs_kind(self, &a.value) {
-            if let Some(word) = names::kind_word(a.value.kind()) {
-                write!(self.out, ": {word}")?;
-            }
+        let word = names::kind_word(a.value.kind());
+        if let Some(word) = word.filter(|_| needs_kind(self, &a.value)) {
+            write!(self.out, ": {word}")?;
         }
         self.out.write_str(" = ")?;
         let extensions = self.options.extensions;
