@@ -15,7 +15,10 @@ fn one_two_and_sixteen_threads_write_the_same_bytes() {
     let output = folder.path().join("model.onnx");
     for (text, external_data) in [
         ("clean,nbits", ExternalData::Auto),
-        ("clean,nbits{asymmetric=true,block=32,tie=alias}", ExternalData::Always),
+        (
+            "clean,nbits{asymmetric=true,block=32,tie=alias}",
+            ExternalData::Always,
+        ),
         ("clean,nbits{bits=8,block=64}", ExternalData::Auto),
     ] {
         let written: Vec<Vec<u8>> = [1, 2, 16]
@@ -31,10 +34,17 @@ fn one_two_and_sixteen_threads_write_the_same_bytes() {
                         ..SaveOptions::default()
                     };
                     let saved = onnx::save(&model, &output, &options).unwrap();
-                    saved.files.iter().flat_map(|(f, _)| fs::read(f).unwrap()).collect()
+                    saved
+                        .files
+                        .iter()
+                        .flat_map(|(f, _)| fs::read(f).unwrap())
+                        .collect()
                 })
             })
             .collect();
-        assert!(written[0] == written[1] && written[0] == written[2], "{text}");
+        assert!(
+            written[0] == written[1] && written[0] == written[2],
+            "{text}"
+        );
     }
 }

@@ -41,7 +41,10 @@ fn an_unchanged_model_is_written_back_byte_for_byte() {
 #[test]
 fn a_side_file_and_back_is_the_same_model() {
     let folder = tempfile::tempdir().unwrap();
-    let (side, back) = (folder.path().join("side.onnx"), folder.path().join("back.onnx"));
+    let (side, back) = (
+        folder.path().join("side.onnx"),
+        folder.path().join("back.onnx"),
+    );
     save(&tinylm(), &side, ExternalData::Always);
     let data = folder.path().join(side_file_name(&side));
     assert_eq!(data.file_name().unwrap(), "side.onnx_data");
@@ -60,20 +63,27 @@ fn every_weight_in_a_side_file_is_where_the_model_says() {
     let original = parse(&tinylm());
     let mut external = 0;
     for tensor in &parse(&side).graph.initializer {
-        let source = original.graph.initializer.iter().find(|t| t.name == tensor.name).unwrap();
+        let source = original
+            .graph
+            .initializer
+            .iter()
+            .find(|t| t.name == tensor.name)
+            .unwrap();
         if tensor.external_data.is_empty() {
-            assert_eq!(tensor.raw_data(), source.raw_data());
+            assert_eq!(tensor.raw_data, source.raw_data);
             continue;
         }
         external += 1;
         let get = |key: &str| {
-            let entry = tensor.external_data.iter().find(|e| e.key() == key).unwrap();
-            entry.value().to_owned()
+            let entry = tensor.external_data.iter().find(|e| e.key == key).unwrap();
+            entry.value.clone()
         };
         assert_eq!(get("location"), "side.onnx_data");
-        let (offset, length): (usize, usize) =
-            (get("offset").parse().unwrap(), get("length").parse().unwrap());
-        assert!(data[offset..offset + length] == *source.raw_data());
+        let (offset, length): (usize, usize) = (
+            get("offset").parse().unwrap(),
+            get("length").parse().unwrap(),
+        );
+        assert!(data[offset..offset + length] == source.raw_data);
         // Large weights begin at a page, so that runtimes can map them.
         assert_eq!(offset % if length >= 64 << 10 { 4096 } else { 64 }, 0);
     }

@@ -378,7 +378,8 @@ impl Encoder<'_> {
                 ];
             }
             (Elements::Data(data), None) if t.wire.typed => {
-                put_typed(t.dtype, &data.read_all()?, &mut head, &mut tail);
+                let count = t.element_count().unwrap_or(0);
+                put_typed(t.dtype, count, &data.read_all()?, &mut head, &mut tail);
             }
             (Elements::Data(data), None) => {
                 out.message(&head);
@@ -424,10 +425,17 @@ fn value_info(model: &Model, value: ValueId, info: &ValueInfo) -> proto::ValueIn
 /// Which typed field holds elements of a type, and how many bytes an entry stands for.
 enum TypedField {
     Float,
-    Int32 { bytes: usize, signed: bool },
+    Int32 {
+        bytes: usize,
+        signed: bool,
+    },
+    /// `int32_data` with an element an entry, where `raw_data` packs four in three bytes.
+    SixBits,
     Int64,
     Double,
-    Uint64 { bytes: usize },
+    Uint64 {
+        bytes: usize,
+    },
 }
 
 fn typed_field(dtype: DataType) -> TypedField {
@@ -454,6 +462,7 @@ fn typed_field(dtype: DataType) -> TypedField {
             bytes: 1,
             signed: true,
         },
+        Float6e2m3 | Float6e3m2 => TypedField::SixBits,
         // Below a byte an entry is a packed byte.
         _ => TypedField::Int32 {
             bytes: 1,
@@ -502,6 +511,28 @@ pub(super) fn typed_bytes(dtype: DataType, count: u64, t: &TensorProto) -> Resul
             }
             out
         }
+        TypedField::SixBits => {
+            if t.int32_data.len() as u64 != count {
+                return Err(Error::input(format!(
+                    "int32_data: {} entries, but {dtype} with shape {:?} needs {count}",
+                    t.int32_data.len(),
+                    t.dims
+                )));
+            }
+            let mut out = vec![0u8; expected as usize + 1];
+            for (i, &x) in t.int32_data.iter().enumerate() {
+                if !(0..64).contains(&x) {
+                    return Err(Error::input(format!(
+                        "int32_data holds {x}, which is no {dtype}"
+                    )));
+                }
+                let bits = (x as u16) << (i * 6 % 8);
+                out[i * 6 / 8] |= bits as u8;
+                out[i * 6 / 8 + 1] |= (bits >> 8) as u8;
+            }
+            out.truncate(expected as usize);
+            out
+        }
         TypedField::Int32 { bytes, signed } => {
             check("int32_data", t.int32_data.len(), bytes)?;
             let range = match (bytes, signed) {
@@ -528,7 +559,13 @@ pub(super) fn typed_bytes(dtype: DataType, count: u64, t: &TensorProto) -> Resul
 
 /// The inverse of [`typed_bytes`]; `double_data` and `uint64_data` come after `raw_data`
 /// in field order and so belong to the tail.
-fn put_typed(dtype: DataType, bytes: &[u8], head: &mut TensorProto, tail: &mut TensorProto) {
+fn put_typed(
+    dtype: DataType,
+    count: u64,
+    bytes: &[u8],
+    head: &mut TensorProto,
+    tail: &mut TensorProto,
+) {
     fn entries<const N: usize, T>(bytes: &[u8], from: impl Fn([u8; N]) -> T) -> Vec<T> {
         bytes.as_chunks::<N>().0.iter().map(|c| from(*c)).collect()
     }
@@ -540,6 +577,14 @@ fn put_typed(dtype: DataType, bytes: &[u8], head: &mut TensorProto, tail: &mut T
             tail.uint64_data = entries(bytes, |b| u64::from(u32::from_le_bytes(b)));
         }
         TypedField::Uint64 { .. } => tail.uint64_data = entries(bytes, u64::from_le_bytes),
+        TypedField::SixBits => {
+            let entry = |i: usize| {
+                let low = u16::from(bytes[i * 6 / 8]);
+                let high = bytes.get(i * 6 / 8 + 1).map_or(0, |b| u16::from(*b) << 8);
+                i32::from((low | high) >> (i * 6 % 8) & 63)
+            };
+            head.int32_data = (0..count as usize).map(entry).collect();
+        }
         TypedField::Int32 { bytes: 4, .. } => head.int32_data = entries(bytes, i32::from_le_bytes),
         TypedField::Int32 { bytes: 2, signed } => {
             head.int32_data = entries(bytes, |b| match signed {
