@@ -142,7 +142,8 @@ fn packs_bytes(dtype: DataType) -> bool {
 }
 
 /// The elements of a type below a byte, first bits first; `None` when a bit after the
-/// last one is set, which only the packed bytes can say.
+/// last one is set, which only the packed bytes can say. (For 6 bits the text has no packed
+/// bytes; bits after the last element are not kept.)
 fn unpack(dtype: DataType, count: u64, bytes: &[u8]) -> Option<Vec<i8>> {
     let bits = dtype.bits();
     let bit = |at: u64| {
@@ -158,7 +159,8 @@ fn unpack(dtype: DataType, count: u64, bytes: &[u8]) -> Option<Vec<i8>> {
         }
     };
     let padding = (count * bits)..bytes.len() as u64 * 8;
-    (padding.into_iter().all(|at| bit(at) == 0)).then(|| (0..count).map(element).collect())
+    let clear = padding.into_iter().all(|at| bit(at) == 0);
+    (clear || !packs_bytes(dtype)).then(|| (0..count).map(element).collect())
 }
 
 fn is_signed(dtype: DataType) -> bool {

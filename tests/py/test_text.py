@@ -197,12 +197,8 @@ def test_attribute(text: Text, case: str) -> None:
     check(text, model, onnx_reads=not dropped and case not in ("bytes", "sparse"))
 
 
-# ONNX packs four elements into three bytes of `raw_data`; DataType::bits says a byte each.
-SIX_BITS = pytest.mark.xfail(strict=True, reason="the importer expects a byte each")
-
-
 @pytest.mark.parametrize("data_type", [
-    pytest.param(t, marks=SIX_BITS if name.startswith("FLOAT6") else (), id=name)
+    pytest.param(t, id=name)
     for name, t in TensorProto.DataType.items() if t != TensorProto.UNDEFINED
 ])
 def test_tensor_of_every_type(text: Text, data_type: int) -> None:
