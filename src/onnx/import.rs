@@ -41,7 +41,7 @@ pub struct Opened {
     pub file: Arc<SourceFile>,
     /// The side files that its constants are in, sorted by path.
     pub side_files: Vec<Arc<SourceFile>>,
-    /// Paths (field numbers from the root) of unknown fields that were dropped.
+    /// Paths of unknown fields that were dropped, each ending in the field's number.
     pub dropped: Vec<String>,
 }
 
@@ -118,7 +118,7 @@ impl Import {
             .map_err(|e| Error::input("not an ONNX model").with_source(e))?;
         if !dropped.is_empty() && !options.drop_unknown {
             return Err(Error::input(format!(
-                "unknown fields (by number, from the root): {}; onnxq knows IR version 14, and \
+                "unknown fields {}; onnxq knows IR version 14, and \
                  writing the model would lose them; --drop-unknown goes on without them",
                 dropped.join(", ")
             )));
@@ -505,6 +505,27 @@ impl Import {
         })?;
         let external = t.data_location == Some(proto::tensor_proto::DataLocation::External as i32);
         let raw = t.raw_data.is_some() && !external;
+        let places = [
+            ("raw_data", t.raw_data.is_some()),
+            ("float_data", !t.float_data.is_empty()),
+            ("int32_data", !t.int32_data.is_empty()),
+            ("string_data", !t.string_data.is_empty()),
+            ("int64_data", !t.int64_data.is_empty()),
+            ("double_data", !t.double_data.is_empty()),
+            ("uint64_data", !t.uint64_data.is_empty()),
+            ("external_data", external),
+        ];
+        let used: Vec<&str> = places
+            .iter()
+            .filter(|(_, used)| *used)
+            .map(|(name, _)| *name)
+            .collect();
+        if used.len() > 1 {
+            return Err(Error::input(format!(
+                "has elements in {}; expected one place",
+                used.join(" and ")
+            )));
+        }
         let wire = TensorWire {
             typed: !raw && !external,
             explicit_location: t.data_location.is_some() && !external,
