@@ -504,9 +504,11 @@ impl Import {
             ))
         })?;
         let external = t.data_location == Some(proto::tensor_proto::DataLocation::External as i32);
-        let raw = t.raw_data.is_some() && !external;
         let places = [
-            ("raw_data", t.raw_data.is_some()),
+            (
+                "raw_data",
+                t.raw_data.as_ref().is_some_and(|r| !r.is_empty()),
+            ),
             ("float_data", !t.float_data.is_empty()),
             ("int32_data", !t.int32_data.is_empty()),
             ("string_data", !t.string_data.is_empty()),
@@ -526,6 +528,10 @@ impl Import {
                 used.join(" and ")
             )));
         }
+        let typed = used
+            .first()
+            .is_some_and(|place| !["raw_data", "external_data"].contains(place));
+        let raw = t.raw_data.is_some() && !external && !typed;
         let wire = TensorWire {
             typed: !raw && !external,
             explicit_location: t.data_location.is_some() && !external,
@@ -546,7 +552,7 @@ impl Import {
                 .ok_or_else(|| Error::input(format!("shape {:?} is too large", t.dims)))?;
             let data = if external {
                 self.side_files.data(&t.external_data, expected)?
-            } else if let Some(raw) = t.raw_data {
+            } else if let Some(raw) = t.raw_data.filter(|_| raw) {
                 if raw.len() as u64 != expected {
                     return Err(Error::input(format!(
                         "raw_data has {} bytes, but {dtype} with shape {:?} needs {expected}",
