@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use clap::Args;
-use onnxq::{Error, Result, pass::PassInfo, passes::REGISTRY};
+use onnxq::{Error, Result, passes::REGISTRY};
 
 use super::{Cx, ExitStatus};
 
@@ -18,7 +18,7 @@ pub(crate) fn run(args: &PassesArgs, cx: &Cx) -> Result<ExitStatus> {
     let text = match &args.name {
         None => list(),
         Some(name) => match (REGISTRY.pass(name), REGISTRY.pipeline(name)) {
-            (Some(info), _) => document(info),
+            (Some(info), _) => info.document(),
             (None, Some(p)) => format!("{}: {}\n\n{}\n", p.name, p.summary, p.text),
             (None, None) => {
                 return Err(Error::input(format!(
@@ -43,23 +43,6 @@ fn list() -> String {
             "  {:<16} {}: {}",
             pipeline.name, pipeline.summary, pipeline.text
         );
-    }
-    out
-}
-
-/// The documentation of a pass, with its options from their declaration.
-fn document(info: &PassInfo) -> String {
-    let mut out = format!("{}: {}\n\n{}", info.name, info.summary, info.doc);
-    out.push_str("\n## Options\n\n");
-    for o in info.options {
-        let default = match o.default {
-            "" => String::new(),
-            default => format!(" [default: {default}]"),
-        };
-        let _ = writeln!(out, "- `{}` ({}){default}: {}", o.name, o.kind, o.help);
-    }
-    if info.options.is_empty() {
-        out.push_str("None.\n");
     }
     out
 }

@@ -28,11 +28,13 @@ impl SourceFile {
     /// Opens `path` for reading.
     pub fn open(path: &Path) -> Result<SourceFile> {
         let name = || format!("`{}`", path.display());
-        let file = File::open(path).map_err(|e| Error::io(name(), e))?;
-        let meta = file.metadata().map_err(|e| Error::io(name(), e))?;
+        // Before opening: opening a pipe would wait for a writer.
+        let meta = std::fs::metadata(path).map_err(|e| Error::io(name(), e))?;
         if !meta.is_file() {
             return Err(Error::input(format!("{} is not a regular file", name())));
         }
+        let file = File::open(path).map_err(|e| Error::io(name(), e))?;
+        let meta = file.metadata().map_err(|e| Error::io(name(), e))?;
         Ok(SourceFile {
             path: path.to_path_buf(),
             file,

@@ -87,16 +87,16 @@ impl DataType {
         self as i32
     }
 
-    /// Bits an element takes in `raw_data`; 0 for types without a fixed size. The six-bit
-    /// floats take a byte each there.
+    /// Bits an element takes in `raw_data`; 0 for types without a fixed size.
     pub fn bits(self) -> u64 {
         use DataType::*;
         match self {
             Undefined | String => 0,
             Uint2 | Int2 => 2,
             Uint4 | Int4 | Float4e2m1 => 4,
+            Float6e2m3 | Float6e3m2 => 6,
             Uint8 | Int8 | Bool | Float8e4m3fn | Float8e4m3fnuz | Float8e5m2 | Float8e5m2fnuz
-            | Float8e8m0 | Float6e2m3 | Float6e3m2 => 8,
+            | Float8e8m0 => 8,
             Uint16 | Int16 | Float16 | Bfloat16 => 16,
             Float | Int32 | Uint32 => 32,
             Double | Int64 | Uint64 | Complex64 => 64,
@@ -305,6 +305,7 @@ mod tests {
     fn sub_byte_types_round_up_and_overflow_is_seen() {
         assert_eq!(DataType::Uint4.byte_len(3), Some(2));
         assert_eq!(DataType::Int2.byte_len(5), Some(2));
+        assert_eq!(DataType::Float6e2m3.byte_len(5), Some(4));
         assert_eq!(DataType::Double.byte_len(u64::MAX / 8), None);
     }
 }

@@ -53,7 +53,7 @@ impl SideFiles {
             entry.map(|e| e.value())
         };
         let number = |key: &str| -> Result<Option<u64>> {
-            let Some(text) = get(key).filter(|t| !t.is_empty()) else {
+            let Some(text) = get(key) else {
                 return Ok(None);
             };
             text.parse().map(Some).map_err(|_| {

@@ -10,6 +10,7 @@ mod export;
 mod external;
 mod import;
 mod output;
+mod typed;
 mod types;
 mod unknown;
 

@@ -9,11 +9,18 @@ use std::{collections::HashMap, sync::OnceLock};
 use prost::encoding::{WireType, decode_key, decode_varint};
 use prost::{Message, bytes::Buf};
 
-/// The descriptor set that `build.rs` made, reduced to what the scan needs: for every
-/// message, the number of each field and the message it holds.
+/// The descriptor set that `build.rs` made, reduced to what the scan needs: the fields of
+/// every message by number.
 struct Schema {
-    messages: Vec<HashMap<u32, Option<usize>>>,
+    messages: Vec<HashMap<u32, Field>>,
     root: usize,
+}
+
+struct Field {
+    name: String,
+    repeated: bool,
+    /// The message it holds.
+    message: Option<usize>,
 }
 
 // The few fields of google.protobuf.FileDescriptorSet that the scan needs, so that the
@@ -41,8 +48,12 @@ struct MessageDescriptor {
 }
 #[derive(Clone, PartialEq, Message)]
 struct FieldDescriptor {
+    #[prost(string, optional, tag = "1")]
+    name: Option<String>,
     #[prost(int32, optional, tag = "3")]
     number: Option<i32>,
+    #[prost(int32, optional, tag = "4")]
+    label: Option<i32>,
     #[prost(string, optional, tag = "6")]
     type_name: Option<String>,
 }
@@ -66,7 +77,15 @@ fn schema() -> &'static Schema {
                 .for_each(|m| collect(&package, m, &mut all));
         }
         let index = |name: &str| all.iter().position(|(n, _)| n == name);
-        let field = |f: &FieldDescriptor| (f.number() as u32, index(f.type_name()));
+        const REPEATED: i32 = 3;
+        let field = |f: &FieldDescriptor| {
+            let field = Field {
+                name: f.name().to_owned(),
+                repeated: f.label() == REPEATED,
+                message: index(f.type_name()),
+            };
+            (f.number() as u32, field)
+        };
         Schema {
             root: index(".onnx.ModelProto").expect("the format has a ModelProto"),
             messages: all
@@ -77,59 +96,75 @@ fn schema() -> &'static Schema {
     })
 }
 
-/// Where unknown fields are: paths of field numbers from `ModelProto`, as `7.1.99`
-/// (graph, node, field 99), at most `limit` of them. A wire that is malformed ends the
-/// scan early; decoding reports it.
+/// Where unknown fields are, as `graph.node[2].99` (a number instead of a name), at most
+/// `limit` of them. A wire that is malformed ends the scan early; decoding reports it.
 pub(super) fn unknown_fields(bytes: &[u8], limit: usize) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut path = Vec::new();
-    scan(bytes, schema().root, &mut path, &mut found, limit);
-    found
+    let mut scan = Scan {
+        path: Vec::new(),
+        found: Vec::new(),
+        limit,
+    };
+    scan.message(bytes, schema().root);
+    scan.found
 }
 
-fn scan(
-    mut buf: &[u8],
-    message: usize,
-    path: &mut Vec<u32>,
-    found: &mut Vec<String>,
+struct Scan {
+    /// The fields around, each with its position among its like.
+    path: Vec<(&'static Field, usize)>,
+    found: Vec<String>,
     limit: usize,
-) -> Option<()> {
-    while buf.has_remaining() && found.len() < limit {
-        let (number, wire) = decode_key(&mut buf).ok()?;
-        let field = schema().messages[message].get(&number);
-        path.push(number);
-        if field.is_none() {
-            let path: Vec<String> = path.iter().map(u32::to_string).collect();
-            found.push(path.join("."));
-        }
-        match wire {
-            WireType::LengthDelimited => {
-                let len = usize::try_from(decode_varint(&mut buf).ok()?).ok()?;
-                let inner = buf.get(..len)?;
-                // Message nesting is bounded as in prost, which refuses deeper files.
-                if let Some(Some(inner_message)) = field
-                    && path.len() <= 100
-                {
-                    scan(inner, *inner_message, path, found, limit)?;
+}
+
+impl Scan {
+    fn message(&mut self, mut buf: &[u8], message: usize) -> Option<()> {
+        let fields = &schema().messages[message];
+        let mut seen: HashMap<u32, usize> = HashMap::new();
+        while buf.has_remaining() && self.found.len() < self.limit {
+            let (number, wire) = decode_key(&mut buf).ok()?;
+            let field = fields.get(&number);
+            if field.is_none() {
+                self.report(number);
+            }
+            match wire {
+                WireType::LengthDelimited => {
+                    let len = usize::try_from(decode_varint(&mut buf).ok()?).ok()?;
+                    let inner = buf.get(..len)?;
+                    // prost refuses messages that are nested deeper than this.
+                    if let Some(field) = field
+                        && let Some(message) = field.message
+                        && self.path.len() < 100
+                    {
+                        let count = seen.entry(number).or_default();
+                        self.path.push((field, *count));
+                        *count += 1;
+                        self.message(inner, message)?;
+                        self.path.pop();
+                    }
+                    buf = &buf[len..];
                 }
-                buf = &buf[len..];
-            }
-            WireType::Varint => {
-                decode_varint(&mut buf).ok()?;
-            }
-            WireType::ThirtyTwoBit => buf = buf.get(4..)?,
-            WireType::SixtyFourBit => buf = buf.get(8..)?,
-            WireType::StartGroup | WireType::EndGroup => {
-                // Groups are not part of the format; prost skips or refuses them.
-                if field.is_some() || wire == WireType::EndGroup {
-                    return None;
+                WireType::Varint => {
+                    decode_varint(&mut buf).ok()?;
                 }
-                return Some(());
+                WireType::ThirtyTwoBit => buf = buf.get(4..)?,
+                WireType::SixtyFourBit => buf = buf.get(8..)?,
+                // Groups are not part of the format; decoding refuses those it does not skip.
+                WireType::StartGroup | WireType::EndGroup => return None,
             }
         }
-        path.pop();
+        Some(())
     }
-    Some(())
+
+    fn report(&mut self, number: u32) {
+        let mut path = String::new();
+        for (field, index) in &self.path {
+            path.push_str(&field.name);
+            if field.repeated {
+                path.push_str(&format!("[{index}]"));
+            }
+            path.push('.');
+        }
+        self.found.push(format!("{path}{number}"));
+    }
 }
 
 #[cfg(test)]
@@ -152,6 +187,6 @@ mod tests {
         let node = [0x98, 0x06, 0x05];
         let graph = [&[0x0a, node.len() as u8][..], &node].concat();
         let bytes = [&[0x3a, graph.len() as u8][..], &graph].concat();
-        assert_eq!(unknown_fields(&bytes, 8), ["7.1.99"]);
+        assert_eq!(unknown_fields(&bytes, 8), ["graph.node[0].99"]);
     }
 }

@@ -41,6 +41,30 @@ pub struct PassInfo {
     pub build: fn(&Options) -> Result<Box<dyn Pass>>,
 }
 
+impl PassInfo {
+    /// Its documentation as Markdown, options included.
+    pub fn document(&self) -> String {
+        let mut out = format!(
+            "# `{}`\n\n{}.\n\n{}\n## Options\n\n",
+            self.name, self.summary, self.doc
+        );
+        for o in self.options {
+            let default = match o.default {
+                "" => String::new(),
+                default => format!(", default `{default}`"),
+            };
+            out.push_str(&format!(
+                "- `{}` ({}{default}): {}\n",
+                o.name, o.kind, o.help
+            ));
+        }
+        if self.options.is_empty() {
+            out.push_str("None.\n");
+        }
+        out
+    }
+}
+
 /// Whether a pass changed the model, counted where the change was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {

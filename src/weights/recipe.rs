@@ -25,8 +25,12 @@ pub const ZERO_POINTS: usize = 2;
 /// reading and quantizing, large enough that system calls do not count.
 const STEP: u64 = 1 << 20;
 
-/// Columns of a panel of a `[k, n]` weight, at least: shorter stretches of a row would
-/// make the reading slow.
+/// Output bytes of a tile of a `[k, n]` weight, at most. Up to that a weight is one tile,
+/// and its rows are read as they lie; a larger one is cut into panels of columns, whose
+/// rows are read stretch by stretch.
+const TILE: u64 = 8 << 20;
+
+/// Columns of a panel, at least: shorter stretches would make the reading slow.
 const PANEL: u64 = 1024;
 
 /// Codes, scales and (asymmetric) zero points of one weight, from one reading of it.
@@ -62,15 +66,15 @@ impl QuantizeBlocks {
         let (n, k) = (matrix.n, matrix.k);
         let weight = &matrix.weight;
         let element = weight.stored.bits() / 8;
-        let tile = match matrix.layout {
-            Layout::Rows => (STEP / (k * element).max(1)).clamp(1, n),
-            // A whole row at a time when it is not much longer than a panel.
-            Layout::Columns if n <= 2 * PANEL => n,
-            Layout::Columns => PANEL,
-        };
         let row_codes = match padded {
             true => spec.codes_len(1, k as usize) as u64,
             false => k * u64::from(spec.bits()) / 8,
+        };
+        let row_out = row_codes + spec.scales_len(1, k as usize) as u64;
+        let tile = match matrix.layout {
+            Layout::Rows => STEP / (k * element).max(1),
+            Layout::Columns if n * row_out <= TILE => n,
+            Layout::Columns => (TILE / row_out).max(PANEL),
         };
         QuantizeBlocks {
             name: name.to_owned(),
@@ -83,7 +87,7 @@ impl QuantizeBlocks {
             spec,
             factor,
             row_codes,
-            tile,
+            tile: tile.clamp(1, n),
         }
     }
 

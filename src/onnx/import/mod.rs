@@ -1,5 +1,8 @@
 //! Reads a model: maps the file, decodes it with prost, converts it to the IR.
 
+mod attribute;
+mod tensor;
+
 use std::{collections::HashMap, fs::File, path::Path, sync::Arc};
 
 use bytes::Bytes;
@@ -8,22 +11,16 @@ use prost::Message;
 use super::{
     external::SideFiles,
     proto,
-    types::{data_type, import_properties, import_type, text},
+    types::{import_properties, import_type, text},
     unknown::unknown_fields,
 };
 use crate::{
     error::{Error, Result},
     ir::{
-        Attribute, AttributeKind, AttributeValue, AttributeWire, Constant, Data, Def, Elements,
-        Function, Graph, GraphId, GraphOutput, Model, Node, NodeId, OpsetImport, SourceFile,
-        SparseTensor, Str, Tensor, TensorWire, Value, ValueId, ValueInfo, element_count,
+        Constant, Def, Function, Graph, GraphId, GraphOutput, Model, Node, OpsetImport, SourceFile,
+        Str, Value, ValueId, ValueInfo,
     },
 };
-
-/// From this size on, a constant of the mapped model is read by position instead of
-/// through the map: mapped pages would stay resident. Below it are the thousands of
-/// scalars and shapes, which live in pages that decoding touched anyway.
-const READ_BY_POSITION: usize = 64 << 10;
 
 /// How to open a model.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,7 +38,7 @@ pub struct Opened {
     pub file: Arc<SourceFile>,
     /// The side files that its constants are in, sorted by path.
     pub side_files: Vec<Arc<SourceFile>>,
-    /// Paths (field numbers from the root) of unknown fields that were dropped.
+    /// Paths of unknown fields that were dropped, each ending in the field's number.
     pub dropped: Vec<String>,
 }
 
@@ -118,7 +115,7 @@ impl Import {
             .map_err(|e| Error::input("not an ONNX model").with_source(e))?;
         if !dropped.is_empty() && !options.drop_unknown {
             return Err(Error::input(format!(
-                "unknown fields (by number, from the root): {}; onnxq knows IR version 14, and \
+                "unknown fields {}; onnxq knows IR version 14, and \
                  writing the model would lose them; --drop-unknown goes on without them",
                 dropped.join(", ")
             )));
@@ -367,203 +364,6 @@ impl Import {
         self.scopes = outer;
         Ok(())
     }
-
-    fn subgraph(&mut self, owner: Option<NodeId>, g: proto::GraphProto) -> Result<GraphId> {
-        let id = self.model.graphs.push(Graph {
-            owner,
-            ..Graph::default()
-        });
-        let label = format!("subgraph `{}`", g.name());
-        self.graph(id, g).map_err(|e| e.at(label))?;
-        Ok(id)
-    }
-
-    fn attribute(&mut self, owner: Option<NodeId>, a: proto::AttributeProto) -> Result<Attribute> {
-        let name: Str = a.name.clone().unwrap_or_default().into();
-        let label = format!("attribute `{name}`");
-        let doc_string = text(a.doc_string.clone());
-        let (value, wire) = self.attribute_value(owner, a).map_err(|e| e.at(label))?;
-        Ok(Attribute {
-            name,
-            value,
-            doc_string,
-            wire,
-        })
-    }
-
-    fn attribute_value(
-        &mut self,
-        owner: Option<NodeId>,
-        a: proto::AttributeProto,
-    ) -> Result<(AttributeValue, AttributeWire)> {
-        use AttributeKind as K;
-        use AttributeValue as V;
-        let fields = [
-            (K::Float, a.f.is_some()),
-            (K::Int, a.i.is_some()),
-            (K::String, a.s.is_some()),
-            (K::Tensor, a.t.is_some()),
-            (K::Graph, a.g.is_some()),
-            (K::SparseTensor, a.sparse_tensor.is_some()),
-            (K::Type, a.tp.is_some()),
-            (K::Floats, !a.floats.is_empty()),
-            (K::Ints, !a.ints.is_empty()),
-            (K::Strings, !a.strings.is_empty()),
-            (K::Tensors, !a.tensors.is_empty()),
-            (K::Graphs, !a.graphs.is_empty()),
-            (K::SparseTensors, !a.sparse_tensors.is_empty()),
-            (K::Types, !a.type_protos.is_empty()),
-        ];
-        let mut present = fields.iter().filter(|(_, p)| *p).map(|(k, _)| *k);
-        let (first, second) = (present.next(), present.next());
-        if let (Some(a), Some(b)) = (first, second) {
-            return Err(Error::input(format!(
-                "has a {a:?} and a {b:?} value; expected one value"
-            )));
-        }
-        let declared = match a.r#type {
-            None => None,
-            Some(code) => Some(attribute_kind(code)?),
-        };
-        // Before IR version 2 writers left the type out; the field in use tells it.
-        let kind = match declared.filter(|k| *k != K::Undefined).or(first) {
-            Some(kind) => kind,
-            None => return Err(Error::input("has neither a type nor a value")),
-        };
-        let wire = AttributeWire {
-            typed: declared.is_some(),
-            explicit: first.is_some(),
-        };
-        if let Some(name) = a.ref_attr_name.filter(|n| !n.is_empty()) {
-            if first.is_some() {
-                return Err(Error::input("refers to another attribute and has a value"));
-            }
-            let name = name.into();
-            return Ok((V::Reference { name, kind }, wire));
-        }
-        if let Some(found) = first.filter(|f| *f != kind) {
-            return Err(Error::input(format!(
-                "is declared as {kind:?} but holds a {found:?} value"
-            )));
-        }
-        let missing = || Error::input(format!("is declared as {kind:?} but has no value"));
-        let value = match kind {
-            K::Undefined => unreachable!("filtered above"),
-            K::Float => V::Float(a.f.unwrap_or_default()),
-            K::Int => V::Int(a.i.unwrap_or_default()),
-            K::String => V::String(a.s.unwrap_or_default()),
-            K::Tensor => V::Tensor(Box::new(self.tensor(a.t.ok_or_else(missing)?)?)),
-            K::Graph => V::Graph(self.subgraph(owner, a.g.ok_or_else(missing)?)?),
-            K::SparseTensor => {
-                V::SparseTensor(Box::new(self.sparse(a.sparse_tensor.ok_or_else(missing)?)?))
-            }
-            K::Type => V::Type(Box::new(import_type(a.tp.ok_or_else(missing)?)?)),
-            K::Floats => V::Floats(a.floats),
-            K::Ints => V::Ints(a.ints),
-            K::Strings => V::Strings(a.strings),
-            K::Tensors => {
-                let tensors = a.tensors.into_iter();
-                V::Tensors(tensors.map(|t| self.tensor(t)).collect::<Result<_>>()?)
-            }
-            K::Graphs => {
-                let graphs = a.graphs.into_iter();
-                V::Graphs(
-                    graphs
-                        .map(|g| self.subgraph(owner, g))
-                        .collect::<Result<_>>()?,
-                )
-            }
-            K::SparseTensors => {
-                let tensors = a.sparse_tensors.into_iter();
-                V::SparseTensors(tensors.map(|t| self.sparse(t)).collect::<Result<_>>()?)
-            }
-            K::Types => V::Types(
-                a.type_protos
-                    .into_iter()
-                    .map(import_type)
-                    .collect::<Result<_>>()?,
-            ),
-        };
-        Ok((value, wire))
-    }
-
-    fn sparse(&mut self, s: proto::SparseTensorProto) -> Result<SparseTensor> {
-        Ok(SparseTensor {
-            values: s.values.map(|t| self.tensor(t)).transpose()?,
-            indices: s.indices.map(|t| self.tensor(t)).transpose()?,
-            dims: s.dims,
-        })
-    }
-
-    fn tensor(&mut self, t: proto::TensorProto) -> Result<Tensor> {
-        let dtype = data_type(t.data_type())?;
-        let count = element_count(&t.dims).ok_or_else(|| {
-            Error::input(format!(
-                "shape {:?} has a negative extent or is too large",
-                t.dims
-            ))
-        })?;
-        let external = t.data_location == Some(proto::tensor_proto::DataLocation::External as i32);
-        let raw = t.raw_data.is_some() && !external;
-        let wire = TensorWire {
-            typed: !raw && !external,
-            explicit_location: t.data_location.is_some() && !external,
-            segment: t.segment.map(|s| (s.begin, s.end)),
-        };
-        let elements = if dtype == crate::ir::DataType::String {
-            if t.string_data.len() as u64 != count {
-                return Err(Error::input(format!(
-                    "string_data has {} elements, but shape {:?} has {count}",
-                    t.string_data.len(),
-                    t.dims
-                )));
-            }
-            Elements::Strings(t.string_data)
-        } else {
-            let expected = dtype
-                .byte_len(count)
-                .ok_or_else(|| Error::input(format!("shape {:?} is too large", t.dims)))?;
-            let data = if external {
-                self.side_files.data(&t.external_data, expected)?
-            } else if let Some(raw) = t.raw_data {
-                if raw.len() as u64 != expected {
-                    return Err(Error::input(format!(
-                        "raw_data has {} bytes, but {dtype} with shape {:?} needs {expected}",
-                        raw.len(),
-                        t.dims
-                    )));
-                }
-                self.locate(raw)
-            } else {
-                super::encode::typed_bytes(dtype, count, &t)?
-            };
-            Elements::Data(data)
-        };
-        Ok(Tensor {
-            name: text(t.name),
-            dtype,
-            dims: t.dims,
-            elements,
-            doc_string: text(t.doc_string),
-            metadata: import_properties(t.metadata_props),
-            wire,
-        })
-    }
-
-    /// A slice of the model, as a range of its file when it is large.
-    fn locate(&self, slice: Bytes) -> Data {
-        let offset = (slice.as_ptr() as usize).wrapping_sub(self.bytes.as_ptr() as usize);
-        let end = offset.checked_add(slice.len());
-        let inside = end.is_some_and(|end| end <= self.bytes.len());
-        match &self.file {
-            Some(file) if inside && slice.len() >= READ_BY_POSITION => Data::File {
-                file: file.clone(),
-                offset: offset as u64,
-                len: slice.len() as u64,
-            },
-            _ => Data::Bytes(slice),
-        }
-    }
 }
 
 fn label(name: &str, op_type: &str) -> String {
@@ -593,30 +393,4 @@ fn value_info(v: proto::ValueInfoProto) -> Result<(String, ValueInfo)> {
 
 fn encoded<M: Message>(messages: &[M]) -> Vec<Bytes> {
     messages.iter().map(|m| m.encode_to_vec().into()).collect()
-}
-
-fn attribute_kind(code: i32) -> Result<AttributeKind> {
-    use AttributeKind::*;
-    let all = [
-        Undefined,
-        Float,
-        Int,
-        String,
-        Tensor,
-        Graph,
-        Floats,
-        Ints,
-        Strings,
-        Tensors,
-        Graphs,
-        SparseTensor,
-        SparseTensors,
-        Type,
-        Types,
-    ];
-    all.into_iter().find(|k| *k as i32 == code).ok_or_else(|| {
-        Error::input(format!(
-            "attribute type {code} is unknown; expected 0 to 14"
-        ))
-    })
 }
