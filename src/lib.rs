@@ -1,6 +1,7 @@
 //! onnxq: a compiler for ONNX files.
 
 pub mod error;
+pub mod inspect;
 pub mod ir;
 pub mod onnx;
 pub mod quant;
