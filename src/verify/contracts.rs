@@ -49,7 +49,7 @@ pub(super) fn check(report: &mut Report<'_>, graphs: &[Reached]) {
 /// Element type and extents of a constant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConstantShape {
-    /// The initializer or attribute that holds the elements.
+    /// Element type.
     pub dtype: DataType,
     /// Extents.
     pub dims: Vec<i64>,
@@ -359,3 +359,6 @@ fn gather_block_quantized(c: &mut Check<'_, '_>) -> Option<()> {
     c.one_of_shapes(3, "zero_points", &[&shape]);
     Some(())
 }
+
+#[cfg(test)]
+mod tests;

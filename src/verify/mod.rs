@@ -6,9 +6,12 @@
 //! of these can be exported, and the file means the same model. Cost is linear in the
 //! size of the graphs; no constant is read, except the indices of sparse tensors.
 //!
-//! Where the format's text is silent or is not followed in practice, an invariant is one
-//! only when the `onnx` checker or ONNX Runtime refuses a model that breaks it; this was
-//! tried, case by case, with onnx 1.23 and ONNX Runtime 1.31.
+//! A rule of the format that real models break is no invariant unless the `onnx` checker
+//! or ONNX Runtime refuses a model that breaks it. This was tried, case by case, with
+//! onnx 1.23 and ONNX Runtime 1.31. Both accept, but the format forbids or leaves open,
+//! what breaks 15 (a reference to an attribute that is not there), 25 (versions that
+//! disagree, of which readers take the first, the last or the highest; a version of 0)
+//! and 26 (an attribute with and without default): those are faults here too.
 //!
 //! # Invariants
 //!
@@ -311,7 +314,9 @@ impl Report<'_> {
     }
 
     fn node(&self, node: NodeId) -> String {
-        self.place(self.model.nodes[node].graph, self.model.label(node))
+        // A node without operator has a label that begins with a blank.
+        let label = self.model.label(node);
+        self.place(self.model.nodes[node].graph, label.trim_start())
     }
 
     fn function_label(&self, function: usize) -> String {
