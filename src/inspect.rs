@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 pub use batch::{Batch, Role, Verdict};
 pub use quantized::{Quantized, QuantizedGroup};
+pub(crate) use text::bytes;
 
 use crate::{
     error::Result,
@@ -331,7 +332,7 @@ impl Port {
 }
 
 /// A type as text.
-fn type_name(ty: &Type) -> String {
+pub(crate) fn type_name(ty: &Type) -> String {
     let inner = |t: &Option<Box<Type>>| t.as_deref().map_or("unknown".into(), type_name);
     match &ty.kind {
         TypeKind::Unset => "unknown".into(),

@@ -1,5 +1,6 @@
 //! onnxq: a compiler for ONNX files.
 
+pub mod diff;
 pub mod error;
 pub mod inspect;
 pub mod ir;
