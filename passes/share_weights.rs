@@ -68,6 +68,9 @@ struct ShareWeights {
     transposed: bool,
 }
 
+/// What weights must agree in before they are compared: type, shape, some elements.
+type Likeness<'s> = (DataType, Vec<i64>, &'s [u8]);
+
 /// A weight that may be shared.
 struct Candidate<'m> {
     value: ValueId,
@@ -133,7 +136,7 @@ impl ShareWeights {
             .map(signatures)
             .collect::<Result<_>>()?;
         // By what a merge needs to agree in; the lists keep document order.
-        let mut buckets: HashMap<(DataType, Vec<i64>, &[u8]), Vec<usize>> = HashMap::new();
+        let mut buckets: HashMap<Likeness<'_>, Vec<usize>> = HashMap::new();
         let mut replaced = vec![false; candidates.len()];
         let mut merges = Vec::new();
         for (i, copy) in candidates.iter().enumerate() {

@@ -8,7 +8,7 @@ use crate::{
     error::Result,
     ir::{Attribute, AttributeValue, Constant, Model, NodeId, Property, SparseTensor, Str, Tensor},
     pass::{
-        Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, Verdict, plan_nodes,
+        Changed, Left, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, plan_nodes,
     },
     schema::{self, Origin},
 };
@@ -241,10 +241,10 @@ impl Pass for StripAttrs {
         let declared = functions(model);
         let plans = plan_nodes(model, INFO.name, cx, |node| {
             match self.unwanted(model, &declared, node) {
-                list if list.is_empty() => Verdict::Ignore,
-                list => Verdict::Rewrite(list),
+                list if list.is_empty() => Err(Left::Ignored),
+                list => Ok(list),
             }
-        });
+        })?;
         let mut removed = 0;
         for (node, unwanted) in plans {
             removed += unwanted.len();

@@ -33,8 +33,10 @@
 //! [`compile`] is the short way; [`open`], [`Pipeline::parse`](pass::Pipeline::parse),
 //! [`PassManager::run`](pass::PassManager::run) and [`onnx::save`] are its parts.
 
+pub mod diff;
 pub mod digest;
 pub mod error;
+pub mod inspect;
 pub mod ir;
 pub mod onnx;
 pub mod pass;
@@ -59,7 +61,7 @@ pub use error::{Error, ErrorKind, Result};
 /// As [`onnx::open`], or the model is invalid: see [`verify`].
 pub fn open(path: &Path) -> Result<ir::Model> {
     let model = onnx::open(path, onnx::OpenOptions::default())?.model;
-    verify::verify(&model).map_err(|e| e.into_error().at(format!("`{}`", path.display())))?;
+    verify::verify(&model).map_err(|e| Error::from(e).at(format!("`{}`", path.display())))?;
     Ok(model)
 }
 

@@ -7,7 +7,7 @@ use globset::GlobSet;
 
 use crate::{
     error::Result,
-    ir::{Model, NodeId},
+    ir::Model,
     pass::{Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, plan_nodes},
 };
 
@@ -146,11 +146,7 @@ impl Nbits {
 
 impl Pass for Nbits {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
-        let plans = plan_nodes(model, INFO.name, cx, |node| self.plan(model, node));
-        let plans = plans
-            .into_iter()
-            .map(|(node, plan)| plan.map(|p| (node, p)))
-            .collect::<Result<Vec<(NodeId, plan::Plan)>>>()?;
+        let plans = plan_nodes(model, INFO.name, cx, |node| self.plan(model, node))?;
         let count = plans.len();
         if count > 0 {
             self.commit(model, plans, cx);

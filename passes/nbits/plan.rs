@@ -4,7 +4,7 @@ use super::Nbits;
 use crate::{
     error::Result,
     ir::{Constant, DataType, Model, NodeId, ValueId},
-    pass::{Reason, Verdict},
+    pass::{Left, Reason},
     quant,
     weights::{self, MatrixView, Untraceable, trace},
 };
@@ -57,36 +57,21 @@ pub(super) enum Addend {
     },
 }
 
-type Decision = Verdict<Result<Plan>>;
+/// Ends the planning of a node with a decision.
+type Step<T> = std::result::Result<T, Left>;
 
-fn decline(reason: Reason, message: impl Into<String>, bytes: u64) -> Decision {
-    Verdict::Decline {
-        reason,
-        message: message.into(),
-        bytes,
-    }
-}
-
-/// `Err` is a decision already, so that `?` ends the planning of a node.
-type Step<T> = std::result::Result<T, Decision>;
-
-/// A failed read ends the pass.
-fn read<T>(result: Result<T>) -> Step<T> {
-    result.map_err(|e| Verdict::Rewrite(Err(e)))
+fn decline<T>(reason: Reason, message: impl Into<String>, bytes: u64) -> Step<T> {
+    Err(Left::declined(reason, message, bytes))
 }
 
 impl Nbits {
-    pub(super) fn plan(&self, model: &Model, node: NodeId) -> Decision {
+    pub(super) fn plan(&self, model: &Model, node: NodeId) -> Step<Plan> {
         let n = &model.nodes[node];
-        let planned = match &*n.op_type {
+        match &*n.op_type {
             "MatMul" if n.domain().is_empty() => self.plan_matmul(model, node),
             "Gemm" if n.domain().is_empty() => self.plan_gemm(model, node),
             "Gather" if n.domain().is_empty() => self.plan_gather(model, node),
             _ => Err(other_operator(model, node)),
-        };
-        match planned {
-            Ok(plan) => Verdict::Rewrite(Ok(plan)),
-            Err(decision) => decision,
         }
     }
 
@@ -98,38 +83,38 @@ impl Nbits {
         operand: ValueId,
         n_axis: usize,
     ) -> Step<MatrixView> {
-        let weight = match read(trace(model, operand))? {
+        let weight = match trace(model, operand)? {
             Ok(weight) => weight,
             Err(why) => return Err(untraceable(model, operand, &why)),
         };
         let bytes = weight.bytes();
         let name = model.nodes[node].name.as_deref().unwrap_or_default();
         if self.exclude.is_match(name) {
-            return Err(decline(Reason::Excluded, "excluded by name", bytes));
+            return decline(Reason::Excluded, "excluded by name", bytes);
         }
         if self.include.as_ref().is_some_and(|set| !set.is_match(name)) {
-            return Err(decline(
+            return decline(
                 Reason::NotIncluded,
                 "not among the names to quantize",
                 bytes,
-            ));
+            );
         }
         let root = &model.values[weight.root].name;
         let dims = weight.dims.clone();
         let Some(matrix) = MatrixView::new(weight, n_axis) else {
             let message = format!("weight `{root}` has shape {dims:?}; expected a matrix");
-            return Err(decline(Reason::Rank, message, bytes));
+            return decline(Reason::Rank, message, bytes);
         };
         if matrix.n == 0 || matrix.k == 0 {
-            return Err(decline(
+            return decline(
                 Reason::Empty,
                 format!("weight `{root}` has shape {dims:?}"),
                 bytes,
-            ));
+            );
         }
-        if self.skip_nonfinite && read(has_nonfinite(&matrix))? {
+        if self.skip_nonfinite && has_nonfinite(&matrix)? {
             let message = format!("weight `{root}` holds NaN or infinity");
-            return Err(decline(Reason::NonFinite, message, bytes));
+            return decline(Reason::NonFinite, message, bytes);
         }
         Ok(matrix)
     }
@@ -137,7 +122,7 @@ impl Nbits {
     fn plan_matmul(&self, model: &Model, node: NodeId) -> Step<Plan> {
         let n = &model.nodes[node];
         let (Some(a), Some(b)) = (n.input(0), n.input(1)) else {
-            return Err(Verdict::Ignore);
+            return Err(Left::Ignored);
         };
         let linear = Linear {
             gemm: false,
@@ -166,7 +151,7 @@ impl Nbits {
         let matrix = match self.weight(model, node, a, 0) {
             Ok(matrix) => matrix,
             // Neither operand is constant: what the right one is decides the message.
-            Err(Verdict::Decline {
+            Err(Left::Declined {
                 reason: Reason::WeightNotConstant,
                 ..
             }) => return Err(not_on_right),
@@ -179,7 +164,7 @@ impl Nbits {
             None => {
                 let message =
                     "the weight is on the left, and the rank of the other operand is not known";
-                return Err(decline(Reason::RankUnknown, message, bytes));
+                return decline(Reason::RankUnknown, message, bytes);
             }
             Some(1) if rank == 2 => Kind::Linear(linear),
             Some(r) if r >= rank => Kind::Linear(Linear {
@@ -190,7 +175,7 @@ impl Nbits {
             Some(r) => {
                 let message =
                     format!("a weight of rank {rank} on the left of an operand of rank {r}");
-                return Err(decline(Reason::Rank, message, bytes));
+                return decline(Reason::Rank, message, bytes);
             }
         };
         Ok(Plan {
@@ -203,7 +188,7 @@ impl Nbits {
     fn plan_gemm(&self, model: &Model, node: NodeId) -> Step<Plan> {
         let n = &model.nodes[node];
         let (Some(a), Some(b)) = (n.input(0), n.input(1)) else {
-            return Err(Verdict::Ignore);
+            return Err(Left::Ignored);
         };
         let attributes = (
             n.int("transA", 0),
@@ -213,21 +198,21 @@ impl Nbits {
         );
         let (Some(trans_a), Some(trans_b), Some(alpha), Some(beta)) = attributes else {
             let message = "an attribute refers to the caller of the function";
-            return Err(decline(Reason::Attribute, message, 0));
+            return decline(Reason::Attribute, message, 0);
         };
         let matrix = self.weight(model, node, b, if trans_b == 0 { 1 } else { 0 })?;
         let bytes = matrix.weight.bytes();
         if matrix.weight.dims.len() != 2 {
             let message = format!("B has shape {:?}; Gemm takes a matrix", matrix.weight.dims);
-            return Err(decline(Reason::Rank, message, bytes));
+            return decline(Reason::Rank, message, bytes);
         }
         if !alpha.is_finite() || !beta.is_finite() || alpha == 0.0 {
             let message = format!("alpha is {alpha} and beta {beta}; expected finite, alpha not 0");
-            return Err(decline(Reason::Attribute, message, bytes));
+            return decline(Reason::Attribute, message, bytes);
         }
         let addend = match n.input(2).filter(|_| beta != 0.0) {
             None => Addend::None,
-            Some(c) => read(addend(model, c, beta, &matrix))?,
+            Some(c) => addend(model, c, beta, &matrix)?,
         };
         Ok(Plan {
             matrix,
@@ -247,13 +232,13 @@ impl Nbits {
     fn plan_gather(&self, model: &Model, node: NodeId) -> Step<Plan> {
         let n = &model.nodes[node];
         let (Some(data), Some(indices)) = (n.input(0), n.input(1)) else {
-            return Err(Verdict::Ignore);
+            return Err(Left::Ignored);
         };
         // Gathers from shapes and index tables are no weights.
-        let traced = read(trace(model, data))?;
+        let traced = trace(model, data)?;
         match &traced {
-            Err(Untraceable::NotConstant | Untraceable::Dtype(_)) => return Err(Verdict::Ignore),
-            Ok(w) if w.dims.len() < 2 => return Err(Verdict::Ignore),
+            Err(Untraceable::NotConstant | Untraceable::Dtype(_)) => return Err(Left::Ignored),
+            Ok(w) if w.dims.len() < 2 => return Err(Left::Ignored),
             _ => {}
         }
         let matrix = self.weight(model, node, data, 0)?;
@@ -261,20 +246,20 @@ impl Nbits {
         let rank = matrix.weight.dims.len();
         if rank != 2 {
             let message = format!("the table has rank {rank}; GatherBlockQuantized is used for 2");
-            return Err(decline(Reason::Rank, message, bytes));
+            return decline(Reason::Rank, message, bytes);
         }
         let axis = n.int("axis", 0);
         if axis != Some(0) && axis != Some(-2) {
             let message =
                 "gathers along the last axis; uint8 data of GatherBlockQuantized allows axis 0";
-            return Err(decline(Reason::Axis, message, bytes));
+            return decline(Reason::Axis, message, bytes);
         }
         if !(matrix.k * u64::from(self.bits)).is_multiple_of(8) {
             let message = format!(
                 "a row has {} elements, which do not fill whole bytes",
                 matrix.k
             );
-            return Err(decline(Reason::OddWidth, message, bytes));
+            return decline(Reason::OddWidth, message, bytes);
         }
         Ok(Plan {
             matrix,
@@ -284,10 +269,10 @@ impl Nbits {
     }
 }
 
-fn untraceable(model: &Model, operand: ValueId, why: &Untraceable) -> Decision {
+fn untraceable(model: &Model, operand: ValueId, why: &Untraceable) -> Left {
     let name = &model.values[operand].name;
     match why {
-        Untraceable::NotConstant => decline(
+        Untraceable::NotConstant => Left::declined(
             Reason::WeightNotConstant,
             format!("operand `{name}` is not constant"),
             0,
@@ -297,16 +282,16 @@ fn untraceable(model: &Model, operand: ValueId, why: &Untraceable) -> Decision {
             let message = format!(
                 "weight `{name}` is a graph input too, so callers may replace it; expected an initializer alone"
             );
-            decline(Reason::Overridable, message, bytes)
+            Left::declined(Reason::Overridable, message, bytes)
         }
         Untraceable::Dtype(dtype) => {
             let bytes = weights::source_tensor(model, operand).map_or(0, |t| t.byte_len());
             let message = format!(
                 "weight `{name}` is {dtype}; nbits takes float, float16, bfloat16 and double"
             );
-            decline(Reason::Dtype, message, bytes)
+            Left::declined(Reason::Dtype, message, bytes)
         }
-        Untraceable::Rearranged(op) => decline(
+        Untraceable::Rearranged(op) => Left::declined(
             Reason::Rank,
             format!("the constant behind `{name}` goes through {op}"),
             0,
@@ -315,7 +300,7 @@ fn untraceable(model: &Model, operand: ValueId, why: &Untraceable) -> Decision {
 }
 
 /// A float constant of some size under an operator without quantized form.
-fn other_operator(model: &Model, node: NodeId) -> Decision {
+fn other_operator(model: &Model, node: NodeId) -> Left {
     let n = &model.nodes[node];
     let followed = [
         "Identity",
@@ -327,7 +312,7 @@ fn other_operator(model: &Model, node: NodeId) -> Decision {
         "Constant",
     ];
     if followed.iter().any(|op| n.is(op)) {
-        return Verdict::Ignore;
+        return Left::Ignored;
     }
     let large = n.inputs.iter().flatten().filter_map(|&v| {
         let tensor = weights::source_tensor(model, v)?;
@@ -335,10 +320,10 @@ fn other_operator(model: &Model, node: NodeId) -> Decision {
         large.then(|| tensor.byte_len())
     });
     match large.sum() {
-        0 => Verdict::Ignore,
+        0 => Left::Ignored,
         bytes => {
             let message = format!("{} has no block-quantized form", n.op_type);
-            decline(Reason::Operator, message, bytes)
+            Left::declined(Reason::Operator, message, bytes)
         }
     }
 }
@@ -358,7 +343,7 @@ fn missing_axes(model: &Model, matrix: &MatrixView, x: ValueId) -> Step<usize> {
             let message = format!(
                 "the weight has rank {weight_rank}, and the rank of the other operand is not known"
             );
-            Err(decline(Reason::RankUnknown, message, matrix.weight.bytes()))
+            decline(Reason::RankUnknown, message, matrix.weight.bytes())
         }
     }
 }

@@ -18,8 +18,9 @@ use onnxq::{
     onnx::{self, OpenOptions, Opened, Progress, SaveOptions, Saved},
     verify,
 };
+use serde::Serialize;
 
-use super::{Global, ReadArgs, WriteArgs};
+use super::{Global, ReadArgs, ReadOptions, WriteArgs};
 
 /// Set by Ctrl-C and by a polite request to end.
 static CANCELLED: AtomicBool = AtomicBool::new(false);
@@ -60,6 +61,16 @@ impl Cx {
         }
     }
 
+    /// Writes `value` as JSON to `path`; `-` is standard output.
+    pub(crate) fn json(&self, path: &Path, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string_pretty(value).expect("reports have string keys") + "\n";
+        if path == Path::new("-") {
+            return self.out(&text);
+        }
+        std::fs::write(path, text)
+            .map_err(|e| Error::io(format!("cannot write `{}`", path.display()), e))
+    }
+
     /// A result that `--quiet` leaves out.
     pub(crate) fn summary(&self, text: &str) -> Result<()> {
         match self.quiet {
@@ -76,7 +87,12 @@ impl Cx {
 
     /// Opens and verifies the model that `args` name.
     pub(crate) fn open(&self, args: &ReadArgs) -> Result<(PathBuf, Opened)> {
-        let path = model_path(&args.model)?;
+        self.open_model(&args.model, &args.how)
+    }
+
+    /// Opens and verifies the model that `path`, a file or a folder, means.
+    pub(crate) fn open_model(&self, path: &Path, args: &ReadOptions) -> Result<(PathBuf, Opened)> {
+        let path = model_path(path)?;
         let options = OpenOptions {
             drop_unknown: args.drop_unknown,
         };
@@ -91,7 +107,7 @@ impl Cx {
         }
         let opened = onnx::open(&path, options)?;
         verify::verify(&opened.model)
-            .map_err(|e| e.into_error().at(format!("`{}`", path.display())))?;
+            .map_err(|e| Error::from(e).at(format!("`{}`", path.display())))?;
         if !opened.dropped.is_empty() {
             let fields = opened.dropped.join(", ");
             self.note(&format!(
@@ -186,7 +202,7 @@ pub(crate) fn record(
     model
         .metadata
         .extend(facts.iter().map(|(k, v)| Property::new(k, v)));
-    match &read.verify_sha {
+    match &read.how.verify_sha {
         Some(sha) => model.metadata.push(Property::new(SHA, sha)),
         None if write.record_sha => {
             model

@@ -1,6 +1,8 @@
 //! The command line: one file a subcommand.
 
 mod context;
+mod diff;
+mod inspect;
 mod instruments;
 mod opt;
 mod passes;
@@ -44,6 +46,8 @@ enum Command {
     Quantize(Box<quantize::QuantizeArgs>),
     Opt(opt::OptArgs),
     Passes(passes::PassesArgs),
+    Inspect(inspect::InspectArgs),
+    Diff(diff::DiffArgs),
     Verify(verify::VerifyArgs),
 }
 
@@ -64,6 +68,8 @@ pub(crate) fn run() -> Result<ExitStatus> {
         Command::Quantize(args) => quantize::run(args, &cx),
         Command::Opt(args) => opt::run(args, &cx),
         Command::Passes(args) => passes::run(args, &cx),
+        Command::Inspect(args) => inspect::run(args, &cx),
+        Command::Diff(args) => diff::run(args, &cx),
         Command::Verify(args) => verify::run(args, &cx),
     }
 }
@@ -73,6 +79,13 @@ pub(crate) fn run() -> Result<ExitStatus> {
 pub(crate) struct ReadArgs {
     /// An ONNX file, or a folder that holds model.onnx or onnx/model.onnx
     pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) how: ReadOptions,
+}
+
+/// How a command reads a model.
+#[derive(Args)]
+pub(crate) struct ReadOptions {
     /// Go on when the file has fields that ONNX does not define, and lose them
     #[arg(long)]
     pub(crate) drop_unknown: bool,

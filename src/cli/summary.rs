@@ -7,7 +7,7 @@ use std::{
 };
 
 use onnxq::{
-    Error, Result,
+    Result,
     onnx::{Opened, Saved},
     pass::{Changed, Pipeline, Report},
 };
@@ -136,12 +136,10 @@ impl Summary {
     /// the JSON goes there.
     pub(crate) fn finish(&self, cx: &Cx, json: Option<&Path>) -> Result<()> {
         if let Some(path) = json {
-            let text = serde_json::to_string_pretty(self).expect("a report is valid JSON") + "\n";
+            cx.json(path, self)?;
             if path == Path::new("-") {
-                return cx.out(&text);
+                return Ok(());
             }
-            std::fs::write(path, text)
-                .map_err(|e| Error::io(format!("cannot write `{}`", path.display()), e))?;
         }
         cx.summary(&self.text())
     }

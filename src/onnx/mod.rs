@@ -23,9 +23,8 @@ pub use import::{OpenOptions, Opened, from_bytes, open};
 /// The messages of `proto/onnx.proto`.
 #[expect(unreachable_pub, reason = "generated code")]
 #[expect(
-    clippy::large_enum_variant,
     clippy::doc_markdown,
-    clippy::doc_overindented_list_items,
+    clippy::enum_variant_names,
     reason = "generated code"
 )]
 pub(crate) mod proto {

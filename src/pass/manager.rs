@@ -114,7 +114,7 @@ impl PassManager<'_> {
 
     fn check(&self, model: &Model, name: &str, changed: Changed, before: u64) -> Result<()> {
         verify::verify(model).map_err(|e| {
-            e.into_error()
+            Error::from(e)
                 .at("left an invalid model; --print-ir-after shows the model after each pass")
         })?;
         if changed == Changed::No && onnx::fingerprint(model)? != before {

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt};
 pub use manager::{Instruments, PassManager, PassReport, PrintIr, Report};
 pub use options::{OptionInfo, OptionKind, Options};
 pub use pipeline::{Pipeline, PipelineInfo, Registry};
-pub use rewrite::{Verdict, plan_nodes};
+pub use rewrite::{Left, plan_nodes};
 
 use crate::{
     error::Result,
