@@ -1,0 +1,31 @@
+"""The one place that knows what the compiler's JSON report looks like."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+class Report:
+    """What `--json` wrote."""
+
+    def __init__(self, text: str):
+        self.fields = json.loads(text)
+
+    @classmethod
+    def read(cls, path: Path) -> Report:
+        return cls(path.read_text(encoding="utf-8"))
+
+    def reasons(self, node: str) -> set[str]:
+        """Reason codes of the remarks about `node`; one in a subgraph may come with a path."""
+        return {
+            remark["reason"]
+            for remark in self.fields["remarks"]
+            if remark["node"] == node or remark["node"].endswith(f"/{node}")
+        }
+
+    def remarks(self) -> list[tuple[str, str]]:
+        return [(remark["node"], remark["reason"]) for remark in self.fields["remarks"]]
+
+    def weights(self) -> list[dict]:
+        return self.fields["weights"]

@@ -1,0 +1,237 @@
+"""`nbits` on weights that several operators read: quantized once, stored once, right for each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dequant
+from builders import FLOAT, FLOAT16, INT64, NUMPY_TYPES, GraphBuilder, random
+from nbits_case import HALF_ROUNDING, Case, Weight, check
+
+K, N = 48, 32
+
+# Bytes that are no codes and scales of the weights: names, shapes, small constants.
+SMALL = 256
+
+
+def quantized_bytes(rows: int, k: int, block: int = 16, scale_bytes: int = 4) -> int:
+    """What one 4-bit weight takes: rows padded to whole blocks, one scale a block."""
+    blocks = -(-k // block)
+    return rows * blocks * (block // 2 + scale_bytes)
+
+
+def test_two_matmuls(onnxq):
+    def build(arrays):
+        b = GraphBuilder()
+        b.input("x", (5, K))
+        w = b.weight("W", arrays["W"])
+        b.node("MatMul", "x", w, out="a", name="mm1")
+        b.node("Relu", "x", out="r")
+        b.node("MatMul", "r", w, out="c", name="mm2")
+        b.node("Sub", "a", "c", out="y")
+        b.output("y", (5, N))
+        return b.model()
+
+    case = Case("two", build, {"x": random(5, K)}, {"W": Weight(random(K, N))}, matmuls=2)
+    assert dequant.stored_bytes(check(case, onnxq)) <= quantized_bytes(N, K) + SMALL
+
+
+def test_matmul_of_transpose_and_gemm_trans_b(onnxq):
+    """Both read the same [N, K] weight along its rows: one set of codes serves both."""
+
+    def build(arrays):
+        b = GraphBuilder()
+        b.input("x", (5, K))
+        w = b.weight("W", arrays["W"])
+        b.node("MatMul", "x", b.node("Transpose", w, out="wt"), out="a", name="mm")
+        b.node("Gemm", "x", w, out="c", name="gemm", transB=1)
+        b.node("Add", "a", "c", out="y")
+        b.output("y", (5, N))
+        return b.model()
+
+    case = Case("both", build, {"x": random(5, K)}, {"W": Weight(random(N, K), "rows")}, matmuls=2)
+    assert dequant.stored_bytes(check(case, onnxq)) <= quantized_bytes(N, K) + SMALL
+
+
+def read_two_ways(arrays: dict[str, np.ndarray], b: GraphBuilder) -> tuple[str, str]:
+    """One initializer while both arrays are equal; two once they were rounded differently."""
+    first = b.weight("W", arrays["down"])
+    same = np.array_equal(arrays["down"], arrays["across"])
+    return first, first if same else b.weight("W2", arrays["across"])
+
+
+def test_matmul_and_gemm_trans_b_of_a_square_weight(onnxq):
+    """The blocks run down for one operator and across for the other: two sets of codes."""
+
+    def build(arrays):
+        b = GraphBuilder()
+        b.input("x", (5, K))
+        down, across = read_two_ways(arrays, b)
+        b.node("MatMul", "x", down, out="a", name="mm")
+        b.node("Gemm", "x", across, out="c", name="gemm", transB=1)
+        b.node("Add", "a", "c", out="y")
+        b.output("y", (5, K))
+        return b.model()
+
+    w = random(K, K)
+    weights = {"down": Weight(w, "columns"), "across": Weight(w, "rows")}
+    check(Case("square", build, {"x": random(5, K)}, weights, matmuls=2), onnxq)
+
+
+def test_matmul_and_gather_of_one_weight(onnxq):
+    """A weight that is a table [V, H] for Gather and [K=V, N=H] for MatMul: two sets of codes."""
+
+    def build(arrays):
+        b = GraphBuilder()
+        b.input("x", (5, K))
+        b.input("ids", (5,), INT64)
+        down, across = read_two_ways(arrays, b)
+        b.node("MatMul", "x", down, out="a", name="mm")
+        b.node("Gather", across, "ids", out="c", name="g")
+        b.node("Add", "a", "c", out="y")
+        b.output("y", (5, N))
+        return b.model()
+
+    w = random(K, N)
+    weights = {"down": Weight(w, "columns"), "across": Weight(w, "rows")}
+    feeds = {"x": random(5, K), "ids": np.array([0, 5, 47, 5, 1])}
+    check(Case("table", build, feeds, weights, matmuls=1, gathers=1), onnxq)
+
+
+V = 24
+IDS = np.array([[0, 3, 23, 7]])
+
+
+def tied(name: str, h: int, head: str, dtype: int = FLOAT, table=None, **expected) -> Case:
+    """An embedding whose table is also the output projection."""
+
+    def build(arrays):
+        b = GraphBuilder()
+        b.input("ids", IDS.shape, INT64)
+        table = b.weight("T", arrays["T"], dtype)
+        x = b.node("Gather", table, "ids", out="x", name="embed")
+        x = b.node("Tanh", x, out="hidden")
+        if head == "transpose":
+            b.node("MatMul", x, b.node("Transpose", table, out="tt"), out="y", name="lm_head")
+            b.output("y", (*IDS.shape, V), dtype)
+        else:
+            flat = b.node("Reshape", x, b.weight("s", np.array([-1, h], np.int64)), out="flat")
+            b.node("Gemm", flat, table, out="y", name="lm_head", transB=1)
+            b.output("y", (IDS.size, V), dtype)
+        return b.model()
+
+    table = (random(V, h) if table is None else table).astype(NUMPY_TYPES[dtype])
+    weights = {"T": Weight(table, "rows")}
+    expected = {"matmuls": 1, "gathers": 1} | expected
+    return Case(name, build, {"ids": IDS}, weights, **expected)
+
+
+TIED = [
+    tied("transpose", 64, "transpose"),
+    tied("gemm", 64, "gemm"),
+    tied("float16", 64, "transpose", FLOAT16, tight=HALF_ROUNDING),
+    tied("asymmetric", 64, "transpose", table=random(V, 64) + 1, args=("--asymmetric",)),
+    tied("block_32", 64, "gemm", args=("--block-size", 32)),
+    tied("bits_8", 64, "transpose", args=("--bits", 8), bits=8),
+]
+
+
+@pytest.mark.parametrize("where", ["never", "always"])
+@pytest.mark.parametrize("case", TIED, ids=str)
+def test_tied_embedding_is_stored_once(case, where, onnxq):
+    case.args = (*case.args, "--external-data", where)
+    written = check(case, onnxq)
+    [once, _] = dequant.quantized_weights(written, onnxq.dir)
+    zero_points = 0 if once.zero_points is None else once.zero_points.size * case.bits // 8
+    wanted = once.codes.size * case.bits // 8 + once.scales.nbytes + zero_points
+    assert dequant.stored_bytes(written) <= wanted + SMALL
+
+
+@pytest.mark.parametrize("where", ["never", "always"])
+@pytest.mark.parametrize("head", ["transpose", "gemm"])
+def test_tied_embedding_whose_width_is_no_multiple_of_the_block(head, where, onnxq):
+    """The two operators pad the last block differently, so the bytes cannot be the same."""
+    check(tied("H=40", 40, head, args=("--external-data", where)), onnxq)
+
+
+def test_tied_embedding_of_odd_width(onnxq):
+    """Gather has no form for it: the float table stays, and the projection may still shrink."""
+    case = tied("H=33", 33, "transpose", gathers=0, left={"embed": "odd-width"})
+    case = split_table(case)
+    check(case, onnxq)
+
+
+def test_tied_embedding_with_the_gather_excluded(onnxq):
+    case = tied("no embed", 64, "transpose", gathers=0, left={"embed": "excluded"})
+    case.args = ("--exclude", "embed")
+    check(split_table(case), onnxq)
+
+
+def test_tied_embedding_with_the_head_excluded(onnxq):
+    case = tied("no head", 64, "transpose", matmuls=0, left={"lm_head": "excluded"})
+    case.args = ("--exclude", "lm_head")
+    check(split_table(case), onnxq)
+
+
+def split_table(case: Case) -> Case:
+    """The same model for a table of which only one reader is rounded."""
+    table, quantized = case.quantized["T"].array, "head" if case.gathers == 0 else "embed"
+    kept = "embed" if quantized == "head" else "head"
+
+    def build(arrays):
+        b = GraphBuilder()
+        b.input("ids", IDS.shape, INT64)
+        embed = b.weight("T", arrays["embed"])
+        same = np.array_equal(arrays["embed"], arrays["head"])
+        head = embed if same else b.weight("T2", arrays["head"])
+        x = b.node("Tanh", b.node("Gather", embed, "ids", out="x", name="embed"), out="hidden")
+        b.node("MatMul", x, b.node("Transpose", head, out="tt"), out="y", name="lm_head")
+        b.output("y", (*IDS.shape, V))
+        return b.model()
+
+    return Case(
+        case.name,
+        build,
+        case.feeds,
+        {quantized: Weight(table, "rows")},
+        {kept: table},
+        case.matmuls,
+        case.gathers,
+        case.left,
+        case.args,
+    )
+
+
+def test_head_stored_as_a_second_transposed_copy(onnxq):
+    """What exporters write for a tied model: [V, H] and its transpose, both in the file."""
+
+    def build(arrays):
+        b = GraphBuilder()
+        b.input("ids", IDS.shape, INT64)
+        x = b.node("Gather", b.weight("T", arrays["T"]), "ids", out="x", name="embed")
+        x = b.node("Tanh", x, out="hidden")
+        b.node("MatMul", x, b.weight("head", arrays["T"].T), out="y", name="lm_head")
+        b.output("y", (*IDS.shape, V))
+        return b.model()
+
+    weights = {"T": Weight(random(V, 64), "rows")}
+    check(Case("dup", build, {"ids": IDS}, weights, matmuls=1, gathers=1), onnxq)
+
+
+def test_weight_that_another_operator_reads(onnxq):
+    """The float weight has to stay for Mul; the product still gets its codes."""
+
+    def build(arrays):
+        b = GraphBuilder()
+        b.input("x", (5, K))
+        down, across = read_two_ways(arrays, b)
+        b.node("MatMul", "x", down, out="a", name="mm")
+        b.node("ReduceSum", b.node("Abs", across, out="abs"), out="norm", keepdims=0)
+        b.node("Div", "a", "norm", out="y")
+        b.output("y", (5, N))
+        return b.model()
+
+    w = random(K, N)
+    case = Case("mul", build, {"x": random(5, K)}, {"down": Weight(w)}, {"across": w}, matmuls=1)
+    check(case, onnxq)
