@@ -6,8 +6,16 @@ from collections.abc import Iterable
 
 import ml_dtypes
 import numpy as np
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
-from onnx import helper, numpy_helper
+from onnx import (
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 
 FLOAT = TensorProto.FLOAT
 FLOAT16 = TensorProto.FLOAT16
@@ -61,9 +69,7 @@ class GraphBuilder:
         self.outputs.append(helper.make_tensor_value_info(name, dtype, shape))
         return name
 
-    def weight(
-        self, name: str, array: np.ndarray, dtype: int | None = None, typed: bool = False
-    ) -> str:
+    def weight(self, name: str, array: np.ndarray, dtype: int | None = None, typed: bool = False) -> str:
         self.initializers.append(tensor(name, array, dtype, typed))
         return name
 

@@ -22,8 +22,9 @@ from onnx import (
     TrainingInfoProto,
     TypeProto,
     ValueInfoProto,
+    helper,
+    numpy_helper,
 )
-from onnx import helper, numpy_helper
 
 DOMAIN = "test.exotic"
 IR_VERSION = 14

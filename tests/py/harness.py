@@ -99,10 +99,7 @@ def assert_refused(done: Outcome, mentions: tuple[str, ...] = ()) -> None:
 
 def fingerprint(directory: Path) -> dict[str, str]:
     """Relative path to content hash, for every file, link and folder below `directory`."""
-    return {
-        str(path.relative_to(directory)): fingerprint_one(path)
-        for path in sorted(directory.rglob("*"))
-    }
+    return {str(path.relative_to(directory)): fingerprint_one(path) for path in sorted(directory.rglob("*"))}
 
 
 def fingerprint_one(path: Path) -> str:
@@ -159,9 +156,7 @@ def session(model: Path | bytes, opts: bool = True) -> ort.InferenceSession:
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def run_model(
-    model: Path | bytes, feeds: dict[str, np.ndarray], opts: bool = True
-) -> dict[str, np.ndarray]:
+def run_model(model: Path | bytes, feeds: dict[str, np.ndarray], opts: bool = True) -> dict[str, np.ndarray]:
     """All outputs of `model` by name, computed by ONNX Runtime on the CPU."""
     loaded = session(model, opts)
     names = [output.name for output in loaded.get_outputs()]

@@ -42,9 +42,7 @@ def quantize_model(model: ModelProto, rule: Rule, exclude: list[str] = ()) -> Mo
         MatMulNBitsQuantizer,
     )
 
-    config = DefaultWeightOnlyQuantConfig(
-        block_size=rule.block, is_symmetric=rule.symmetric, bits=rule.bits
-    )
+    config = DefaultWeightOnlyQuantConfig(block_size=rule.block, is_symmetric=rule.symmetric, bits=rule.bits)
     quantizer = MatMulNBitsQuantizer(model, nodes_to_exclude=list(exclude), algo_config=config)
     quantizer.process()
     return quantizer.model.model

@@ -200,7 +200,8 @@ def test_output_name_too_long(onnxq):
 def test_report_folder_missing(onnxq):
     """Known before the work begins: no output either."""
     harness.save(good_model(), onnxq.dir / "in.onnx")
-    onnxq.refuses("quantize", "in.onnx", "-o", "out.onnx", "--json", "no/report.json", mentions=("no/report",))
+    args = ("quantize", "in.onnx", "-o", "out.onnx", "--json", "no/report.json")
+    onnxq.refuses(*args, mentions=("no/report",))
 
 
 NOBODY = 65534

@@ -207,10 +207,14 @@ def test_captured_weight_behind_a_transpose_outside(choice, onnxq):
 
 def test_captured_weight_that_the_main_graph_reads_too(onnxq):
     def build(arrays):
+        def outer(b):
+            b.node("Relu", "x", out="h")
+            matmul(b, "x", b.weight("W", arrays["W"]), "z", "mm_main")
+
         model = if_model(
             lambda b: matmul(b, "x", "W", "a", "mm_then"),
             lambda b: matmul(b, "h", "W", "b", "mm_else"),
-            lambda b: (b.weight("W", arrays["W"]), b.node("Relu", "x", out="h"), matmul(b, "x", "W", "z", "mm_main")),
+            outer,
         )
         model.graph.output.append(helper.make_tensor_value_info("z", FLOAT, (5, N)))
         return model

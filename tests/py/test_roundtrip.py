@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ REAL = [
     "smollm2-fp16",
     "smollm2-dup",
     "glassllm",
+    "minilm",
     "piper",
     "ppocr-det",
     "ppocr-rec",
@@ -162,7 +164,7 @@ PLACES = {
     "one_range_twice": ([{"offset": BYTES, "length": BYTES}] * 2, [1, 1]),
     "no_offset": ([{"length": BYTES}], [0]),
     "no_length_at_the_end": ([{"offset": 2 * BYTES}], [2]),
-    "checksum": ([{"offset": 0, "length": BYTES, "checksum": "da39a3ee5e6b4b0d3255bfef95601890afd80709"}], [0]),
+    "checksum": ([{"offset": 0, "length": BYTES, "checksum": hashlib.sha1(SIDE.tobytes()).hexdigest()}], [0]),
 }
 
 

@@ -142,5 +142,6 @@ def test_one_step_with_a_cache_equals_the_whole_prompt(real_model, chunks, onnxq
         "position_ids": np.array([[len(tokens) - 1]]),
     }
     [logits] = loaded.run(["logits"], step | cache)
-    # Sums of one row instead of 24 take another kernel: 2e-4 was measured in float.
-    np.testing.assert_allclose(language_model.log_softmax(logits[0, -1]), whole, atol=5e-3)
+    # Sums of one row instead of 24 take another kernel: 4e-5 nats were measured with ONNX
+    # Runtime's own quantizer.
+    np.testing.assert_allclose(language_model.log_softmax(logits[0, -1]), whole, atol=1e-3)

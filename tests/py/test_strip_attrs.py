@@ -193,7 +193,8 @@ def test_contrib_schemas_are_known(onnxq):
     """Attributes of com.microsoft operators are kept, and tags on them removed."""
     b = GraphBuilder()
     b.input("x", (2, 3))
-    b.node("FusedMatMul", "x", b.weight("W", random(4, 3)), out="y", domain="com.microsoft", transB=1, alpha=0.5)
+    weight = b.weight("W", random(4, 3))
+    b.node("FusedMatMul", "x", weight, out="y", domain="com.microsoft", transB=1, alpha=0.5)
     b.output("y", (2, 4))
     model = b.model(domains=["com.microsoft"])
     feeds = {"x": random(2, 3)}
