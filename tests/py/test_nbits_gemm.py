@@ -53,7 +53,7 @@ def gemm(
         feeds["c"] = random(*c_shape, seed=9)
     factors = (1.0,) if alpha is None else (1.0, alpha)
     shape, along = ((N, K), "rows") if trans_b else ((K, N), "columns")
-    weight = Weight(random(*shape, seed=8), along, factors)
+    weight = Weight(random(*shape, seed=8), along, factors=factors)
     return Case(name, build, feeds, {"W": weight}, matmuls=1, **expected)
 
 
@@ -116,7 +116,7 @@ def test_float16(onnxq):
         b.output("y", (M, N), FLOAT16)
         return b.model()
 
-    weight = Weight(random(N, K).astype(np.float16), "rows", (1.0, 0.5))
+    weight = Weight(random(N, K).astype(np.float16), "rows", factors=(1.0, 0.5))
     feeds = {"x": random(M, K).astype(np.float16)}
     assert_no_gemm(check(Case("f16", build, feeds, {"W": weight}, matmuls=1, tight=HALF_ROUNDING), onnxq))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from builders import BFLOAT16, DOUBLE, FLOAT16, INT64, NUMPY_TYPES, GraphBuilder, random
 from nbits_case import BFLOAT_STORAGE, HALF_ROUNDING, Case, Weight, check
@@ -80,7 +81,7 @@ LEFT = [
     left("rank_4", (2, 3, 64, 6), (48, 64)),
     left("vector", (64,), (48, 64)),
     left("k_odd", (37, 6), (48, 37)),
-    left("unit_leading_dim", (64, 6), (1, 48, 64)),
+    left("unit_leading_dim", (64, 6), (1, 48, 64), left="rank"),
     left("known_rank_symbolic_dims", (3, 64, 6), (48, 64), declared=("b", 64, "n")),
     left("batched_weight", (3, 64, 6), (3, 48, 64), left="rank"),
 ]
@@ -134,8 +135,9 @@ def test_unit_leading_dim_needs_the_rank(onnxq):
     check(unknown_rank("right", (1, 64, 48), left="rank-unknown"), onnxq)
 
 
-def test_rank_follows_from_shape_inference(onnxq):
-    """The rank of a value in the middle of the graph is nowhere written, but follows."""
+@pytest.mark.parametrize("stated", [True, False], ids=["stated", "not_stated"])
+def test_rank_of_a_value_in_the_middle(stated, onnxq):
+    """Exporters state the shapes of such values; where a model does not, the node is left."""
 
     def build(arrays):
         b = GraphBuilder()
@@ -143,10 +145,12 @@ def test_rank_follows_from_shape_inference(onnxq):
         b.node("Relu", "x", out="r")
         b.node("MatMul", b.weight("W", arrays["W"]), "r", out="y", name="mm")
         b.output("y", (2, 48, 6))
+        if stated:
+            b.value_info.append(helper.make_tensor_value_info("r", TensorProto.FLOAT, (2, 64, 6)))
         return b.model()
 
-    weights = {"W": Weight(random(48, 64), "rows")}
-    check(Case("inferred", build, {"x": random(2, 64, 6)}, weights, matmuls=1), onnxq)
+    w, expected = random(48, 64), {} if stated else {"left": "rank-unknown"}
+    check(case_of("middle", build, random(2, 64, 6), w, "rows", expected), onnxq)
 
 
 def typed(dtype: int, **expected) -> Case:
@@ -173,9 +177,9 @@ def test_bfloat16_model(onnxq):
     check(typed(BFLOAT16, tight=BFLOAT_STORAGE, runs=False), onnxq)
 
 
-def test_double_model_is_left(onnxq):
-    """MatMulNBits has no double form, and float32 would not be what the model computes."""
-    check(typed(DOUBLE, left="dtype"), onnxq)
+def test_double_model(onnxq):
+    """MatMulNBits has no double form: the product is computed in float32, between two casts."""
+    check(typed(DOUBLE), onnxq)
 
 
 def test_both_operands_dynamic(onnxq):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import dequant
 from builders import FLOAT, FLOAT16, INT64, NUMPY_TYPES, GraphBuilder, random
-from nbits_case import HALF_ROUNDING, Case, Weight, check
+from nbits_case import HALF_ROUNDING, Case, Weight, check, one_or_two
 
 K, N = 48, 32
 
@@ -54,20 +56,13 @@ def test_matmul_of_transpose_and_gemm_trans_b(onnxq):
     assert dequant.stored_bytes(check(case, onnxq)) <= quantized_bytes(N, K) + SMALL
 
 
-def read_two_ways(arrays: dict[str, np.ndarray], b: GraphBuilder) -> tuple[str, str]:
-    """One initializer while both arrays are equal; two once they were rounded differently."""
-    first = b.weight("W", arrays["down"])
-    same = np.array_equal(arrays["down"], arrays["across"])
-    return first, first if same else b.weight("W2", arrays["across"])
-
-
 def test_matmul_and_gemm_trans_b_of_a_square_weight(onnxq):
     """The blocks run down for one operator and across for the other: two sets of codes."""
 
     def build(arrays):
         b = GraphBuilder()
         b.input("x", (5, K))
-        down, across = read_two_ways(arrays, b)
+        down, across = one_or_two(b, arrays["down"], arrays["across"])
         b.node("MatMul", "x", down, out="a", name="mm")
         b.node("Gemm", "x", across, out="c", name="gemm", transB=1)
         b.node("Add", "a", "c", out="y")
@@ -86,7 +81,7 @@ def test_matmul_and_gather_of_one_weight(onnxq):
         b = GraphBuilder()
         b.input("x", (5, K))
         b.input("ids", (5,), INT64)
-        down, across = read_two_ways(arrays, b)
+        down, across = one_or_two(b, arrays["down"], arrays["across"])
         b.node("MatMul", "x", down, out="a", name="mm")
         b.node("Gather", across, "ids", out="c", name="g")
         b.node("Add", "a", "c", out="y")
@@ -99,8 +94,8 @@ def test_matmul_and_gather_of_one_weight(onnxq):
     check(Case("table", build, feeds, weights, matmuls=1, gathers=1), onnxq)
 
 
-V = 24
-IDS = np.array([[0, 3, 23, 7]])
+V = 240  # large enough that no part of it is kept out of a side file for being small
+IDS = np.array([[0, 3, 239, 7]])
 
 
 def tied(name: str, h: int, head: str, dtype: int = FLOAT, table=None, **expected) -> Case:
@@ -140,7 +135,7 @@ TIED = [
 @pytest.mark.parametrize("where", ["never", "always"])
 @pytest.mark.parametrize("case", TIED, ids=str)
 def test_tied_embedding_is_stored_once(case, where, onnxq):
-    case.args = (*case.args, "--external-data", where)
+    case = replace(case, args=(*case.args, "--external-data", where))
     written = check(case, onnxq)
     [once, _] = dequant.quantized_weights(written, onnxq.dir)
     zero_points = 0 if once.zero_points is None else once.zero_points.size * case.bits // 8
@@ -155,52 +150,41 @@ def test_tied_embedding_whose_width_is_no_multiple_of_the_block(head, where, onn
     check(tied("H=40", 40, head, args=("--external-data", where)), onnxq)
 
 
+# Where one reader keeps the float table, the other one is quantized all the same, and a remark
+# says that the float bytes are still there.
+
+
 def test_tied_embedding_of_odd_width(onnxq):
-    """Gather has no form for it: the float table stays, and the projection may still shrink."""
-    case = tied("H=33", 33, "transpose", gathers=0, left={"embed": "odd-width"})
-    case = split_table(case)
-    check(case, onnxq)
+    check(half_rounded("head", 33, {"embed": "odd-width", "lm_head": "kept-float"}), onnxq)
 
 
 def test_tied_embedding_with_the_gather_excluded(onnxq):
-    case = tied("no embed", 64, "transpose", gathers=0, left={"embed": "excluded"})
-    case.args = ("--exclude", "embed")
-    check(split_table(case), onnxq)
+    left = {"embed": "excluded", "lm_head": "kept-float"}
+    check(half_rounded("head", 64, left, ("--exclude", "embed")), onnxq)
 
 
 def test_tied_embedding_with_the_head_excluded(onnxq):
-    case = tied("no head", 64, "transpose", matmuls=0, left={"lm_head": "excluded"})
-    case.args = ("--exclude", "lm_head")
-    check(split_table(case), onnxq)
+    left = {"lm_head": "excluded", "embed": "kept-float"}
+    check(half_rounded("embed", 64, left, ("--exclude", "lm_head")), onnxq)
 
 
-def split_table(case: Case) -> Case:
-    """The same model for a table of which only one reader is rounded."""
-    table, quantized = case.quantized["T"].array, "head" if case.gathers == 0 else "embed"
-    kept = "embed" if quantized == "head" else "head"
+def half_rounded(rounded: str, h: int, left: dict[str, str], args: tuple[object, ...] = ()) -> Case:
+    """A tied embedding of which only one reader is quantized: `embed` or `head`."""
+    kept = "embed" if rounded == "head" else "head"
+    table = random(V, h)
 
     def build(arrays):
         b = GraphBuilder()
         b.input("ids", IDS.shape, INT64)
-        embed = b.weight("T", arrays["embed"])
-        same = np.array_equal(arrays["embed"], arrays["head"])
-        head = embed if same else b.weight("T2", arrays["head"])
+        embed, head = one_or_two(b, arrays["embed"], arrays["head"])
         x = b.node("Tanh", b.node("Gather", embed, "ids", out="x", name="embed"), out="hidden")
         b.node("MatMul", x, b.node("Transpose", head, out="tt"), out="y", name="lm_head")
         b.output("y", (*IDS.shape, V))
         return b.model()
 
-    return Case(
-        case.name,
-        build,
-        case.feeds,
-        {quantized: Weight(table, "rows")},
-        {kept: table},
-        case.matmuls,
-        case.gathers,
-        case.left,
-        case.args,
-    )
+    counts = {"matmuls": int(rounded == "head"), "gathers": int(rounded == "embed")}
+    weights = {rounded: Weight(table, "rows")}
+    return Case(rounded, build, {"ids": IDS}, weights, {kept: table}, left=left, args=args, **counts)
 
 
 def test_head_stored_as_a_second_transposed_copy(onnxq):
@@ -220,18 +204,18 @@ def test_head_stored_as_a_second_transposed_copy(onnxq):
 
 
 def test_weight_that_another_operator_reads(onnxq):
-    """The float weight has to stay for Mul; the product still gets its codes."""
+    """The float weight has to stay for Abs; the product still gets its codes."""
 
     def build(arrays):
         b = GraphBuilder()
         b.input("x", (5, K))
-        down, across = read_two_ways(arrays, b)
+        down, kept = one_or_two(b, arrays["down"], arrays["kept"])
         b.node("MatMul", "x", down, out="a", name="mm")
-        b.node("ReduceSum", b.node("Abs", across, out="abs"), out="norm", keepdims=0)
+        b.node("ReduceSum", b.node("Abs", kept, out="abs"), out="norm", keepdims=0)
         b.node("Div", "a", "norm", out="y")
         b.output("y", (5, N))
         return b.model()
 
-    w = random(K, N)
-    case = Case("mul", build, {"x": random(5, K)}, {"down": Weight(w)}, {"across": w}, matmuls=1)
+    w, left = random(K, N), {"mm": "kept-float"}
+    case = Case("abs", build, {"x": random(5, K)}, {"down": Weight(w)}, {"kept": w}, 1, left=left)
     check(case, onnxq)
