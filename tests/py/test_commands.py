@@ -1,0 +1,152 @@
+"""What the commands say and where they write, apart from what a pass does."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import dequant
+import harness
+from bad_models import good_model
+from builders import GraphBuilder, random
+from report import Report
+
+
+@pytest.fixture
+def model(onnxq):
+    return harness.save(good_model(), onnxq.dir / "in.onnx")
+
+
+def names(onnxq: harness.Onnxq) -> list[str]:
+    return sorted(path.name for path in onnxq.dir.iterdir())
+
+
+@pytest.mark.usefixtures("model")
+def test_default_output(onnxq):
+    """Beside the input, with the suffix that transformers.js looks for."""
+    onnxq.ok("quantize", "in.onnx")
+    assert names(onnxq) == ["in.onnx", "in_q4.onnx"]
+
+
+@pytest.mark.usefixtures("model")
+def test_default_output_with_a_side_file(onnxq):
+    onnxq.ok("quantize", "in.onnx", "--external-data", "always")
+    assert names(onnxq) == ["in.onnx", "in_q4.onnx", "in_q4.onnx_data"]
+
+
+def test_default_output_is_beside_the_input(onnxq):
+    (onnxq.dir / "models").mkdir()
+    harness.save(good_model(), onnxq.dir / "models" / "in.onnx")
+    onnxq.ok("quantize", "models/in.onnx")
+    assert (onnxq.dir / "models" / "in_q4.onnx").exists()
+
+
+@pytest.mark.parametrize("inside", ["model.onnx", "onnx/model.onnx"])
+def test_model_given_as_its_folder(inside, onnxq):
+    (onnxq.dir / "folder" / "onnx").mkdir(parents=True)
+    harness.save(good_model(), onnxq.dir / "folder" / inside)
+    onnxq.ok("quantize", "folder", "-o", "out.onnx")
+    harness.session(onnxq.dir / "out.onnx")
+
+
+@pytest.mark.usefixtures("model")
+def test_dry_run_writes_nothing(onnxq):
+    done = onnxq.ok("quantize", "in.onnx", "--dry-run")
+    assert names(onnxq) == ["in.onnx"]
+    assert done.out, "what would be done goes to stdout"
+
+
+@pytest.mark.usefixtures("model")
+def test_dry_run_and_run_report_the_same(onnxq):
+    onnxq.ok("quantize", "in.onnx", "-o", "out.onnx", "--dry-run", "--json", "dry.json")
+    onnxq.ok("quantize", "in.onnx", "-o", "out.onnx", "--json", "run.json")
+    dry, run = (Report.read(onnxq.dir / name) for name in ("dry.json", "run.json"))
+    assert dry.remarks() == run.remarks()
+    assert dry.weights() == run.weights()
+
+
+@pytest.mark.usefixtures("model")
+def test_report_on_standard_output(onnxq):
+    done = onnxq.ok("quantize", "in.onnx", "-o", "out.onnx", "--json", "-")
+    report = Report(done.out)
+    assert len(report.weights()) == 1
+    assert report.remarks() == []
+
+
+def test_remark_says_how_much_is_left(onnxq):
+    b = GraphBuilder()
+    b.input("x", (2, 64))
+    b.node("MatMul", "x", b.weight("W", random(64, 32)), out="y", name="/head")
+    b.output("y", (2, 32))
+    harness.save(b.model(), onnxq.dir / "in.onnx")
+    done = onnxq.ok("quantize", "in.onnx", "-o", "out.onnx", "--exclude", "/head", "--json", "-")
+    [remark] = Report(done.out).fields["remarks"]
+    assert (remark["node"], remark["reason"], remark["bytes"]) == ("/head", "excluded", 64 * 32 * 4)
+    assert remark["message"]
+
+
+@pytest.mark.usefixtures("model")
+def test_standard_error_is_quiet_without_a_terminal(onnxq):
+    """Progress bars are for people who look at them."""
+    done = onnxq.ok("quantize", "in.onnx", "-o", "out.onnx")
+    assert "\r" not in done.err
+    assert "\x1b" not in done.err + done.out
+
+
+@pytest.mark.usefixtures("model")
+def test_opt_runs_a_pipeline(onnxq):
+    onnxq.ok("opt", "in.onnx", "-o", "out.onnx", "--passes", "strip-attrs,nbits{bits=8,block=32}")
+    [found] = dequant.quantized_weights(dequant.load(onnxq.dir / "out.onnx"))
+    assert (found.bits, found.block) == (8, 32)
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        "no-such-pass",
+        "nbits{",
+        "nbits}",
+        "nbits{bits=4",
+        "nbits{no-such-option=1}",
+        "nbits{bits=three}",
+        "nbits{bits=3}",
+        "nbits{bits=4,bits=8}",
+        "strip-attrs,,nbits",
+        ",",
+    ],
+)
+@pytest.mark.usefixtures("model")
+def test_pipeline_that_cannot_be_read(pipeline, onnxq):
+    onnxq.refuses("opt", "in.onnx", "-o", "out.onnx", "--passes", pipeline)
+
+
+def test_passes_are_listed(onnxq):
+    listed = onnxq.ok("passes").out
+    assert "strip-attrs" in listed
+    assert "nbits" in listed
+    assert "block" in onnxq.ok("passes", "nbits").out
+    assert onnxq("passes", "no-such-pass").status == 2
+
+
+def test_inspect_as_json(onnxq):
+    source = harness.save(good_model(), onnxq.dir / "in.onnx")
+    done = onnxq.ok("inspect", "in.onnx", "--json", "-")
+    json.loads(done.out)
+    assert harness.sha256(source) in done.out
+    onnxq.ok("inspect", "in.onnx", "--json", "inspected.json")
+    assert json.loads((onnxq.dir / "inspected.json").read_text()) == json.loads(done.out)
+
+
+def test_usage_errors(onnxq):
+    for args in ([], ["quantize"], ["no-such-command"], ["quantize", "in.onnx", "--no-such-option"]):
+        done = onnxq(*args)
+        assert done.status == 2, done.describe()
+        assert done.err
+        assert done.out == ""
+
+
+@pytest.mark.parametrize("command", ["quantize", "opt", "passes", "inspect", "verify", "diff"])
+def test_help(command, onnxq):
+    text = onnxq.ok(command, "--help").out
+    assert f"onnxq {command}" in text, "an example of the command"
