@@ -335,7 +335,9 @@ impl Nbits {
             let nodes = || group.linear.iter().chain(&group.gather);
             cx.quantized.push(QuantizedWeight {
                 name: model.values[group.key.root].name.to_string(),
-                nodes: nodes().map(|&node| node_name(model, node)).collect(),
+                nodes: nodes()
+                    .map(|&node| model.node_name(node).to_string())
+                    .collect(),
                 shape: [matrix.n, matrix.k],
                 bits: self.bits,
                 block: self.block,
@@ -360,13 +362,6 @@ impl Nbits {
             }
         }
     }
-}
-
-fn node_name(model: &Model, node: NodeId) -> String {
-    let n = &model.nodes[node];
-    n.name
-        .as_deref()
-        .map_or_else(|| model.label(node), str::to_owned)
 }
 
 fn int(name: &str, value: i64) -> Attribute {

@@ -238,7 +238,6 @@ impl Nbits {
         let traced = trace(model, data)?;
         match &traced {
             Err(Untraceable::NotConstant | Untraceable::Dtype(_)) => return Err(Left::Ignored),
-            Ok(w) if w.dims.len() < 2 => return Err(Left::Ignored),
             _ => {}
         }
         let matrix = self.weight(model, node, data, 0)?;

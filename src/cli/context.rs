@@ -87,11 +87,13 @@ impl Cx {
 
     /// Opens and verifies the model that `args` name.
     pub(crate) fn open(&self, args: &ReadArgs) -> Result<(PathBuf, Opened)> {
-        self.open_model(&args.model, &args.how)
+        let (path, opened) = self.look_at(&args.model, &args.how)?;
+        verify::verify(&opened.model).map_err(|e| at_file(&path)(e.into()))?;
+        Ok((path, opened))
     }
 
-    /// Opens and verifies the model that `path`, a file or a folder, means.
-    pub(crate) fn open_model(&self, path: &Path, args: &ReadOptions) -> Result<(PathBuf, Opened)> {
+    /// Opens the model that `path`, a file or a folder, means, valid or not.
+    pub(crate) fn look_at(&self, path: &Path, args: &ReadOptions) -> Result<(PathBuf, Opened)> {
         let path = model_path(path)?;
         let options = OpenOptions {
             drop_unknown: args.drop_unknown,
@@ -106,8 +108,6 @@ impl Cx {
             }
         }
         let opened = onnx::open(&path, options)?;
-        verify::verify(&opened.model)
-            .map_err(|e| Error::from(e).at(format!("`{}`", path.display())))?;
         if !opened.dropped.is_empty() {
             let fields = opened.dropped.join(", ");
             self.note(&format!(
@@ -153,6 +153,11 @@ impl Progress for Bar<'_> {
     fn advance(&self, bytes: u64) {
         self.0.inc(bytes);
     }
+}
+
+/// Adds the file that an error is about to its message.
+pub(crate) fn at_file(path: &Path) -> impl Fn(Error) -> Error {
+    move |e| e.at(format!("`{}`", path.display()))
 }
 
 /// The model file that `path` means.

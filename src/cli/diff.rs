@@ -64,8 +64,8 @@ pub(crate) fn run(args: &DiffArgs, cx: &Cx) -> Result<ExitStatus> {
         drop_unknown: args.how.drop_unknown,
         verify_sha: args.verify_sha_b.clone(),
     };
-    let (_, a) = cx.open_model(&args.a, &args.how)?;
-    let (_, b) = cx.open_model(&args.b, &how_b)?;
+    let (_, a) = cx.look_at(&args.a, &args.how)?;
+    let (_, b) = cx.look_at(&args.b, &how_b)?;
     let difference = diff(&a.model, &b.model)?;
     let (a, b) = (Side::of(&a), Side::of(&b));
     match &args.json {

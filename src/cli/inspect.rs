@@ -24,7 +24,7 @@ pub(crate) struct InspectArgs {
 }
 
 pub(crate) fn run(args: &InspectArgs, cx: &Cx) -> Result<ExitStatus> {
-    let (_, opened) = cx.open(&args.read)?;
+    let (_, opened) = cx.look_at(&args.read.model, &args.read.how)?;
     let inspection = inspect(&opened, !args.no_hash)?;
     match &args.json {
         Some(path) => cx.json(path, &inspection)?,

@@ -11,7 +11,7 @@ use onnxq::{
 
 use super::{
     Cx, ExitStatus, ReadArgs, WriteArgs, at_option,
-    context::{output_path, record},
+    context::{at_file, output_path, record},
     instruments::InstrumentArgs,
     summary::Summary,
 };
@@ -42,10 +42,14 @@ pub(crate) struct OptArgs {
 
 pub(crate) fn run(args: &OptArgs, cx: &Cx) -> Result<ExitStatus> {
     let pipeline = Pipeline::parse(&args.passes, REGISTRY).map_err(at_option("--passes"))?;
+    Summary::check_path(args.json.as_deref())?;
     let (path, opened) = cx.open(&args.read)?;
     let mut summary = Summary::new(&path, &opened, &pipeline);
     let mut model = opened.model;
-    let report = args.instruments.run(&pipeline, &mut model, cx)?;
+    let report = args
+        .instruments
+        .run(&pipeline, &mut model, cx)
+        .map_err(at_file(&path))?;
     // A model that nothing changed is written back as it was.
     if report.passes.iter().any(|p| p.changed != Changed::No) {
         record(
@@ -58,7 +62,10 @@ pub(crate) fn run(args: &OptArgs, cx: &Cx) -> Result<ExitStatus> {
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let output = output_path(&args.output, &name);
-    summary.written(cx.save(&model, &output, &args.write)?);
+    summary.written(
+        cx.save(&model, &output, &args.write)
+            .map_err(at_file(&path))?,
+    );
     summary.report(report);
     summary.finish(cx, args.json.as_deref())?;
     Ok(ExitStatus::Done)

@@ -11,7 +11,7 @@ use onnxq::{
 
 use super::{
     Cx, ExitStatus, External, ReadArgs, WriteArgs, at_option,
-    context::{output_path, record},
+    context::{at_file, output_path, record},
     instruments::InstrumentArgs,
     summary::Summary,
 };
@@ -82,10 +82,14 @@ enum Dtype {
 
 pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
     let pipeline = args.pipeline()?;
+    Summary::check_path(args.json.as_deref())?;
     let (path, opened) = cx.open(&args.read)?;
     let mut summary = Summary::new(&path, &opened, &pipeline);
     let mut model = opened.model;
-    let report = args.instruments.run(&pipeline, &mut model, cx)?;
+    let report = args
+        .instruments
+        .run(&pipeline, &mut model, cx)
+        .map_err(at_file(&path))?;
     record(
         &mut model,
         &opened.file,
@@ -96,7 +100,9 @@ pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
     let output = args.output(&path);
     summary.written(match args.dry_run {
         true => onnx::estimate(&model, &output, args.write.external_data.into())?,
-        false => cx.save(&model, &output, &args.write)?,
+        false => cx
+            .save(&model, &output, &args.write)
+            .map_err(at_file(&path))?,
     });
     summary.dry_run = args.dry_run;
     summary.report(report);

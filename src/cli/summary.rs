@@ -7,7 +7,7 @@ use std::{
 };
 
 use onnxq::{
-    Result,
+    Error, Result,
     onnx::{Opened, Saved},
     pass::{Changed, Pipeline, Report},
 };
@@ -90,6 +90,20 @@ impl Summary {
         }
     }
 
+    /// Fails before any work where the report could not be written after it.
+    pub(crate) fn check_path(json: Option<&Path>) -> Result<()> {
+        let folder = json
+            .and_then(Path::parent)
+            .filter(|f| !f.as_os_str().is_empty());
+        match folder {
+            Some(folder) if !folder.is_dir() => Err(Error::input(format!(
+                "--json: `{}` is not a folder",
+                folder.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn written(&mut self, saved: Saved) {
         let file = |(path, bytes)| FileSize { path, bytes };
         self.output = saved.files.into_iter().map(file).collect();
@@ -123,7 +137,7 @@ impl Summary {
         self.bits_per_weight = (elements > 0).then(|| bytes as f64 * 8.0 / elements as f64);
         let remarks = report.remarks.into_iter().map(|r| RemarkSummary {
             pass: r.pass,
-            node: r.label,
+            node: r.name,
             op_type: r.op_type,
             reason: r.reason.code(),
             message: r.message,

@@ -292,22 +292,9 @@ impl<'e, 'm> Chain<'e, 'm> {
             .insert_before(self.anchor, node, &format!("{name}_output_0"))
     }
 
-    /// What new names begin with: the name of the node, else of its first result.
+    /// What new names begin with.
     fn base(&self) -> Str {
-        let model = &self.edit.model;
-        let anchor = &model.nodes[self.anchor];
-        let named = anchor.name.clone().filter(|n| !n.is_empty());
-        let result = || {
-            anchor
-                .outputs
-                .iter()
-                .flatten()
-                .next()
-                .map(|&v| model.values[v].name.clone())
-        };
-        named
-            .or_else(result)
-            .unwrap_or_else(|| anchor.op_type.clone())
+        self.edit.model.node_name(self.anchor)
     }
 }
 

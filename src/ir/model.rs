@@ -542,6 +542,20 @@ impl Model {
             .and_then(|o| o.version)
     }
 
+    /// What to call a node: its name, else that of its first output, else its operator.
+    pub fn node_name(&self, node: NodeId) -> Str {
+        let n = &self.nodes[node];
+        let named = n.name.clone().filter(|name| !name.is_empty());
+        let result = || {
+            n.outputs
+                .iter()
+                .flatten()
+                .next()
+                .map(|&v| self.values[v].name.clone())
+        };
+        named.or_else(result).unwrap_or_else(|| n.op_type.clone())
+    }
+
     /// How errors and remarks name a node: by its name, else by its first output.
     pub fn label(&self, node: NodeId) -> String {
         let n = &self.nodes[node];

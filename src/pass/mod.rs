@@ -157,6 +157,8 @@ pub struct Remark {
     pub pass: &'static str,
     /// The node.
     pub node: NodeId,
+    /// Its name, or that of its first output.
+    pub name: String,
     /// How messages name it.
     pub label: String,
     /// Its operator.

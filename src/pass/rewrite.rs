@@ -94,6 +94,7 @@ impl Remark {
         Remark {
             pass,
             node,
+            name: model.node_name(node).to_string(),
             label: model.label(node),
             op_type: model.nodes[node].op_type.to_string(),
             reason,

@@ -241,6 +241,7 @@ def locked(onnxq, open_path) -> Iterator[Path]:
 
 def test_output_folder_not_writable(onnxq, locked):
     harness.save(good_model(), onnxq.dir / "in.onnx")
+    onnxq.dir.chmod(0o755)
     args = ("quantize", "in.onnx", "-o", "locked/out.onnx")
     onnxq.refuses(*args, mentions=("locked",), preexec_fn=drop_rights())
 

@@ -29,10 +29,21 @@ def test_default_output(onnxq):
     assert names(onnxq) == ["in.onnx", "in_q4.onnx"]
 
 
-@pytest.mark.usefixtures("model")
 def test_default_output_with_a_side_file(onnxq):
+    b = GraphBuilder()
+    b.input("x", (2, 64))
+    b.node("MatMul", "x", b.weight("W", random(64, 64)), out="y", name="mm")
+    b.output("y", (2, 64))
+    harness.save(b.model(), onnxq.dir / "in.onnx")
     onnxq.ok("quantize", "in.onnx", "--external-data", "always")
     assert names(onnxq) == ["in.onnx", "in_q4.onnx", "in_q4.onnx_data"]
+
+
+@pytest.mark.usefixtures("model")
+def test_small_constants_stay_in_the_model(onnxq):
+    """Below 1 KiB the entry that names a place is about as long as the constant."""
+    onnxq.ok("quantize", "in.onnx", "--external-data", "always")
+    assert names(onnxq) == ["in.onnx", "in_q4.onnx"]
 
 
 def test_default_output_is_beside_the_input(onnxq):

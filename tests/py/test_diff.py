@@ -53,7 +53,7 @@ def compare(onnxq, tmp_path):
         a, b = tmp_path / "a.onnx", tmp_path / "b.onnx"
         onnx.save(original(), a)
         onnx.save(changed, b, **save)
-        status, out, err = outcome(onnxq("diff", a, b, "--json"))
+        status, out, err = outcome(onnxq("diff", a, b, "--json", "-"))
         assert status in (0, 1), err
         found = json.loads(out)
         assert found["same"] == (status == 0)
@@ -183,7 +183,7 @@ def test_the_elements_of_a_constant_in_an_attribute(onnxq, tmp_path):
         model.graph.node[1].attribute.append(helper.make_attribute("a", constant))
         paths.append(tmp_path / f"{value}.onnx")
         onnx.save(model, paths[-1])
-    status, out, err = outcome(onnxq("diff", *paths, "--json"))
+    status, out, err = outcome(onnxq("diff", *paths, "--json", "-"))
     assert status == 1, err
     changes = json.loads(out)["nodes_changed"][0]["changes"]
     assert [c["field"] for c in changes] == ["attribute `a`"]

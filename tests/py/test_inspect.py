@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 
 def inspect(onnxq, path, *options):
-    done = onnxq("inspect", path, "--json", *options)
+    done = onnxq("inspect", path, "--json", "-", *options)
     status, out, err = outcome(done)
     assert status == 0, err
     return json.loads(out)
