@@ -236,9 +236,8 @@ impl Nbits {
         };
         // Gathers from shapes and index tables are no weights.
         let traced = trace(model, data)?;
-        match &traced {
-            Err(Untraceable::NotConstant | Untraceable::Dtype(_)) => return Err(Left::Ignored),
-            _ => {}
+        if let Err(Untraceable::NotConstant | Untraceable::Dtype(_)) = traced {
+            return Err(Left::Ignored);
         }
         let matrix = self.weight(model, node, data, 0)?;
         let bytes = matrix.weight.bytes();
