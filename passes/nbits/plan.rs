@@ -17,8 +17,6 @@ const REMARK_FROM: u64 = 4096;
 pub(super) struct Plan {
     /// The weight, as the matrix that gets quantized.
     pub(super) matrix: MatrixView,
-    /// The operand that it was reached from.
-    pub(super) operand: ValueId,
     pub(super) kind: Kind,
 }
 
@@ -153,7 +151,6 @@ impl Nbits {
                 let unsqueeze = missing_axes(model, &matrix, a)?;
                 return Ok(Plan {
                     matrix,
-                    operand: b,
                     kind: Kind::Linear(Linear {
                         unsqueeze,
                         ..linear
@@ -193,11 +190,7 @@ impl Nbits {
                 return Err(decline(Reason::Rank, message, bytes));
             }
         };
-        Ok(Plan {
-            matrix,
-            operand: a,
-            kind,
-        })
+        Ok(Plan { matrix, kind })
     }
 
     fn plan_gemm(&self, model: &Model, node: NodeId) -> Step<Plan> {
@@ -231,7 +224,6 @@ impl Nbits {
         };
         Ok(Plan {
             matrix,
-            operand: b,
             kind: Kind::Linear(Linear {
                 gemm: true,
                 x: a,
@@ -278,7 +270,6 @@ impl Nbits {
         }
         Ok(Plan {
             matrix,
-            operand: data,
             kind: Kind::Gather { indices },
         })
     }
@@ -317,6 +308,10 @@ fn untraceable(model: &Model, operand: ValueId, why: &Untraceable) -> Decision {
 /// A float constant of some size under an operator without quantized form.
 fn other_operator(model: &Model, node: NodeId) -> Decision {
     let n = &model.nodes[node];
+    let quantized = ["MatMulNBits", "GatherBlockQuantized"];
+    if n.domain() == "com.microsoft" && quantized.contains(&&*n.op_type) {
+        return Verdict::Ignore;
+    }
     let followed = [
         "Identity",
         "Cast",
