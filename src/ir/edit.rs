@@ -75,12 +75,10 @@ impl<'m> Edit<'m> {
 
     /// Makes `tensor` a constant that `graph` and everything inside it can read, named
     /// `name` or like it. It becomes an initializer; inside a function, which has none, a
-    /// `Constant` node. Up to IR version 3, where every initializer is an input too, the main
-    /// graph lists it as one; a subgraph, whose inputs its node decides, gets a `Constant`.
+    /// `Constant` node. Up to IR version 3 every initializer is an input too: the main graph
+    /// then has it, also for a subgraph, whose inputs are decided by its node.
     pub fn add_constant(&mut self, graph: GraphId, name: &str, mut tensor: Tensor) -> ValueId {
-        let listed = self.model.ir_version.unwrap_or(0) < 4;
-        let is_main = graph == self.model.main;
-        if self.model.function_of(graph).is_some() || listed && !is_main {
+        if self.model.function_of(graph).is_some() {
             tensor.name = None;
             let value = AttributeValue::Tensor(Box::new(tensor));
             let mut node = Node::new(graph, "", "Constant");
@@ -88,6 +86,8 @@ impl<'m> Edit<'m> {
             node.attributes = vec![Attribute::new("value", value)];
             return self.insert_first(node, name);
         }
+        let listed = self.model.ir_version.unwrap_or(0) < 4;
+        let graph = if listed { self.model.main } else { graph };
         let def = match listed {
             true => Def::Input(graph),
             false => Def::Initializer(graph),
