@@ -396,3 +396,6 @@ pub fn remove_unused(model: &mut Model, candidates: &[ValueId]) -> Vec<ValueId> 
     }
     removed
 }
+
+#[cfg(test)]
+mod tests;
