@@ -1,6 +1,9 @@
 //! Rewrites the planned nodes, in document order.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use half::{bf16, f16};
 
@@ -99,6 +102,33 @@ impl Nbits {
         self.report(model, &groups, cx);
     }
 
+    /// Whether zero points of this weight would be read wrongly by some runtimes.
+    fn avoids_zero_points(&self, plan: &Plan) -> bool {
+        let blocks = plan.matrix.k.div_ceil(self.block as u64);
+        let is_gather = matches!(plan.kind, Kind::Gather { .. });
+        is_gather && self.bits == 4 && blocks % 2 == 1 && !self.symmetric
+    }
+
+    /// The quantized form that a plan asks for by itself.
+    fn key(&self, plan: &Plan) -> Key {
+        let matrix = &plan.matrix;
+        let (alpha, is_gather) = match &plan.kind {
+            Kind::Linear(linear) => (linear.alpha, false),
+            Kind::Gather { .. } => (1.0, true),
+        };
+        Key {
+            root: matrix.weight.root,
+            layout: matrix.layout,
+            n: matrix.n,
+            k: matrix.k,
+            rounding: matrix.weight.rounding,
+            compute: matrix.compute_type(),
+            alpha: alpha.to_bits(),
+            symmetric: self.symmetric,
+            padded: !is_gather || matrix.k.is_multiple_of(self.block as u64),
+        }
+    }
+
     /// Gathers the plans by the quantized weight they need: the groups, and the group of
     /// each plan.
     fn group(
@@ -110,41 +140,26 @@ impl Nbits {
         let mut groups: Vec<Group> = Vec::new();
         let mut index: HashMap<Key, usize> = HashMap::new();
         let mut members = Vec::with_capacity(plans.len());
+        let symmetric_tables: HashSet<Key> = plans
+            .iter()
+            .filter(|(_, plan)| self.avoids_zero_points(plan))
+            .map(|(_, plan)| self.key(plan))
+            .collect();
         for (node, plan) in plans {
-            let matrix = &plan.matrix;
-            let blocks = matrix.k.div_ceil(self.block as u64);
-            let is_gather = matches!(plan.kind, Kind::Gather { .. });
-            let avoid_zero_points =
-                is_gather && self.bits == 4 && blocks % 2 == 1 && !self.symmetric;
-            if avoid_zero_points {
+            let mut key = self.key(plan);
+            // A projection that shares the table has to share its codes, too.
+            key.symmetric |= symmetric_tables.contains(&key) || self.avoids_zero_points(plan);
+            if key.symmetric && !self.symmetric {
                 let message = format!(
-                    "{blocks} blocks a row: ONNX Runtime before 1.27 reads 4-bit zero points of an odd \
-                     number wrongly; quantized symmetrically"
+                    "{} blocks a row: ONNX Runtime before 1.27 reads 4-bit zero points of an odd \
+                     number wrongly in GatherBlockQuantized; quantized symmetrically",
+                    plan.matrix.k.div_ceil(self.block as u64)
                 );
-                cx.remarks.push(Remark::new(
-                    model,
-                    INFO.name,
-                    *node,
-                    Reason::OddBlocks,
-                    message,
-                    0,
-                ));
+                let remark = Remark::new(model, INFO.name, *node, Reason::OddBlocks, message, 0);
+                cx.remarks.push(remark);
             }
-            let alpha = match &plan.kind {
-                Kind::Linear(linear) => linear.alpha,
-                Kind::Gather { .. } => 1.0,
-            };
-            let key = Key {
-                root: matrix.weight.root,
-                layout: matrix.layout,
-                n: matrix.n,
-                k: matrix.k,
-                rounding: matrix.weight.rounding,
-                compute: matrix.compute_type(),
-                alpha: alpha.to_bits(),
-                symmetric: self.symmetric || avoid_zero_points,
-                padded: !is_gather || matrix.k.is_multiple_of(self.block as u64),
-            };
+            let matrix = &plan.matrix;
+            let is_gather = matches!(plan.kind, Kind::Gather { .. });
             let group = *index.entry(key.clone()).or_insert_with(|| {
                 let scale = match key.compute {
                     DataType::Float16 => ScaleType::F16,

@@ -13,6 +13,10 @@ use crate::{
 /// quantized form: norms, biases, scalars.
 const REMARK_FROM: u64 = 4096;
 
+/// Before it, the operators that go around the new node (Add, Cast, Reshape) have other
+/// forms, and no ONNX Runtime has kernels for them.
+const OLDEST_OPSET: i64 = 7;
+
 /// How to rewrite a node.
 pub(super) struct Plan {
     /// The weight, as the matrix that gets quantized.
@@ -86,6 +90,11 @@ impl Nbits {
             Err(why) => return Err(untraceable(model, operand, &why)),
         };
         let bytes = weight.bytes();
+        let opset = model.opset(model.nodes[node].graph, "").unwrap_or(1);
+        if opset < OLDEST_OPSET {
+            let message = format!("the model has opset {opset}, expected {OLDEST_OPSET} or newer");
+            return decline(Reason::Opset, message, bytes);
+        }
         let name = model.nodes[node].name.as_deref().unwrap_or_default();
         if self.exclude.is_match(name) {
             return decline(Reason::Excluded, "excluded by name", bytes);
@@ -293,7 +302,7 @@ fn other_operator(model: &Model, node: NodeId) -> Left {
     let n = &model.nodes[node];
     let quantized = ["MatMulNBits", "GatherBlockQuantized"];
     if n.domain() == "com.microsoft" && quantized.contains(&&*n.op_type) {
-        return Verdict::Ignore;
+        return Left::Ignored;
     }
     let followed = [
         "Identity",

@@ -191,7 +191,7 @@ impl Layout {
             }
             if external == ExternalData::Never {
                 return Err(Error::unsupported(format!(
-                    "`{}` would have {} bytes, and a single ONNX file holds at most {MESSAGE_LIMIT}; \
+                    "`{}` would have {} bytes, and a single ONNX file must stay below 2 GiB; \
                      let the weights go to a side file (--external-data auto)",
                     path.display(),
                     rope.len
@@ -210,8 +210,8 @@ impl Layout {
         .model()?;
         if rope.len > MESSAGE_LIMIT {
             return Err(Error::unsupported(format!(
-                "`{}` would have {} bytes even with its weights in a side file, and ONNX allows \
-                 {MESSAGE_LIMIT}",
+                "`{}` would have {} bytes even with its weights in a side file, and must stay \
+                 below 2 GiB",
                 path.display(),
                 rope.len
             )));
