@@ -1,1 +1,44 @@
-//! Quantization kernels: slices in, buffers out.
+//! Block quantization kernels: slices in, buffers out.
+//!
+//! A weight matrix is cut into blocks of `block` elements along K. Each block gets one
+//! scale and, when asymmetric, one zero point; each element becomes an unsigned code of
+//! 2, 4 or 8 bits. The layout is that of `com.microsoft::MatMulNBits`, which
+//! `com.microsoft::GatherBlockQuantized` shares for `uint8` data:
+//!
+//! | buffer | shape | layout |
+//! | --- | --- | --- |
+//! | codes | `[n, blocks, block * bits / 8]` | low bits first: element `2 i` in the low nibble |
+//! | scales | `[n, blocks]` | the scale type, little-endian |
+//! | zero points | `[n, ceil(blocks * bits / 8)]` | low bits first, each row padded to a byte |
+//!
+//! The rule is round to nearest, and to the bit that of ONNX Runtime's
+//! `MatMulNBitsQuantizer` (its `DefaultWeightOnlyQuantConfig`; checked against 1.31.1 by
+//! `tests/py/test_kernel.py`). [`quantize_rows_ref`] and [`quantize_columns_ref`] are its
+//! definition; [`quantize_rows`] and [`quantize_columns`] are bit-equal to them and fast.
+//!
+//! The kernels know nothing of graphs, files or threads. A caller gives a panel: some
+//! rows of N and all of K. The outputs of a panel are contiguous, so panels can be
+//! quantized in any order and on any thread. Memory: about 150 KiB of stack per call.
+
+mod columns;
+mod convert;
+mod dequantize;
+mod dispatch;
+mod lanes;
+mod matrix;
+mod rows;
+mod rtn;
+mod rtn_ref;
+mod scales;
+mod spec;
+
+pub use convert::{f32_from_bf16, f32_from_f16, f32_from_f64, f32_from_le, first_nonfinite};
+pub use dequantize::{dequantize_rows, dequantize_rows_ref};
+pub use matrix::{Matrix, Source};
+pub use rtn::{Out, QuantizeError, quantize_columns, quantize_rows};
+pub use rtn_ref::{quantize_columns_ref, quantize_rows_ref};
+pub use scales::{ScaleOverflow, multiply_scales};
+pub use spec::{BlockSpec, ScaleType, SpecError};
+
+#[cfg(test)]
+mod tests;

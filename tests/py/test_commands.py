@@ -36,6 +36,13 @@ def test_default_output_with_a_side_file(onnxq):
     assert names(onnxq) == ["in.onnx", "in_q4.onnx", "in_q4.onnx_data"]
 
 
+@pytest.mark.usefixtures("model")
+def test_small_constants_stay_in_the_model(onnxq):
+    """Below 1 KiB the entry that names a place is about as long as the constant."""
+    onnxq.ok("quantize", "in.onnx", "--external-data", "always")
+    assert names(onnxq) == ["in.onnx", "in_q4.onnx"]
+
+
 def test_default_output_is_beside_the_input(onnxq):
     (onnxq.dir / "models").mkdir()
     harness.save(good_model(), onnxq.dir / "models" / "in.onnx")

@@ -1,0 +1,75 @@
+//! Quantizes a raw little-endian matrix, for comparing the kernels with other programs.
+//!
+//! ```text
+//! quantize_matrix INPUT ROWS COLS f32|f16|bf16|f64 rows|columns BITS BLOCK sym|asym f32|f16|bf16 PREFIX
+//! ```
+//!
+//! `rows` takes `[n, k]`, `columns` `[k, n]`. Writes `PREFIX.codes`, `PREFIX.scales` and
+//! `PREFIX.zp`.
+
+use std::error::Error;
+use std::fs;
+
+use onnxq::quant::{BlockSpec, Matrix, Out, ScaleType, Source, quantize_columns, quantize_rows};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let [
+        input,
+        rows,
+        cols,
+        dtype,
+        axis,
+        bits,
+        block,
+        symmetry,
+        scale,
+        prefix,
+    ] = args[..]
+    else {
+        return Err("ten arguments; see the source".into());
+    };
+    let (rows, cols): (usize, usize) = (rows.parse()?, cols.parse()?);
+    let symmetric = match symmetry {
+        "sym" => true,
+        "asym" => false,
+        _ => return Err("symmetry is sym or asym".into()),
+    };
+    let scale = match scale {
+        "f32" => ScaleType::F32,
+        "f16" => ScaleType::F16,
+        "bf16" => ScaleType::BF16,
+        _ => return Err("the scale type is f32, f16 or bf16".into()),
+    };
+    let spec = BlockSpec::new(bits.parse()?, block.parse()?, symmetric, scale)?;
+    let bytes = fs::read(input)?;
+    let source = match dtype {
+        "f32" => Source::F32Le(&bytes),
+        "f16" => Source::F16Le(&bytes),
+        "bf16" => Source::Bf16Le(&bytes),
+        "f64" => Source::F64Le(&bytes),
+        _ => return Err("the element type is f32, f16, bf16 or f64".into()),
+    };
+    if source.len() != rows * cols {
+        return Err(format!("{} elements for [{rows}, {cols}]", source.len()).into());
+    }
+    let (n, k, quantize): (_, _, fn(&_, _, Out<'_>) -> _) = match axis {
+        "rows" => (rows, cols, quantize_rows),
+        "columns" => (cols, rows, quantize_columns),
+        _ => return Err("the axis is rows or columns".into()),
+    };
+    let mut codes = vec![0; spec.codes_len(n, k)];
+    let mut scales = vec![0; spec.scales_len(n, k)];
+    let mut zero_points = vec![0; spec.zero_points_len(n, k)];
+    let out = Out {
+        codes: &mut codes,
+        scales: &mut scales,
+        zero_points: &mut zero_points,
+    };
+    quantize(&spec, Matrix::new(source, rows, cols), out)?;
+    fs::write(format!("{prefix}.codes"), codes)?;
+    fs::write(format!("{prefix}.scales"), scales)?;
+    fs::write(format!("{prefix}.zp"), zero_points)?;
+    Ok(())
+}

@@ -1,0 +1,418 @@
+//! Rewrites the planned nodes, in document order.
+
+use std::{collections::HashMap, sync::Arc};
+
+use half::{bf16, f16};
+
+use super::{
+    INFO, Nbits,
+    plan::{Addend, Kind, Linear, Plan},
+};
+use crate::{
+    ir::{
+        Attribute, AttributeValue, Data, DataType, Model, NodeId, Produce, Tensor, ValueId,
+        edit::{Chain, Edit, remove_unused},
+    },
+    pass::{PassContext, QuantizedWeight, Reason, Remark},
+    quant::{BlockSpec, ScaleType},
+    weights::{CODES, Layout, MatrixView, QuantizeBlocks, SCALES, ZERO_POINTS},
+};
+
+const CONTRIB: &str = "com.microsoft";
+
+/// What tells one quantized form of a weight from another. Nodes with equal keys share it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    root: ValueId,
+    layout: Layout,
+    n: u64,
+    k: u64,
+    rounding: Option<DataType>,
+    compute: DataType,
+    /// Bits of the factor that goes into the scales.
+    alpha: u32,
+    symmetric: bool,
+    /// Codes of whole blocks. `MatMulNBits` needs them; `GatherBlockQuantized` needs the
+    /// k elements alone, which are the same bytes when blocks divide k.
+    padded: bool,
+}
+
+/// A quantized weight and the nodes that will read it.
+struct Group {
+    key: Key,
+    matrix: MatrixView,
+    spec: BlockSpec,
+    linear: Vec<NodeId>,
+    gather: Vec<NodeId>,
+    made: Option<Made>,
+}
+
+/// The constants of a group, once they exist.
+#[derive(Clone, Copy)]
+struct Made {
+    /// As `[n, blocks, blob]`, for `MatMulNBits`.
+    blocked: Option<ValueId>,
+    /// As `[n, bytes of a row]`, for `GatherBlockQuantized`.
+    rows: Option<ValueId>,
+    /// The shape of `rows`, when it is reached from `blocked` through a `Reshape`.
+    rows_shape: Option<ValueId>,
+    scales: ValueId,
+    zero_points: Option<ValueId>,
+}
+
+impl Nbits {
+    pub(super) fn commit(
+        &self,
+        model: &mut Model,
+        plans: Vec<(NodeId, Plan)>,
+        cx: &mut PassContext,
+    ) {
+        let (mut groups, members) = self.group(model, &plans, cx);
+        let operands: Vec<ValueId> = plans.iter().map(|(_, p)| p.operand).collect();
+        let mut edit = Edit::new(model);
+        for ((node, plan), &group) in plans.iter().zip(&members) {
+            let group = &mut groups[group];
+            let made = match group.made {
+                Some(made) => made,
+                None => *group.made.insert(self.make(&mut edit, group)),
+            };
+            let graph = edit.model().nodes[*node].graph;
+            edit.import_opset(graph, CONTRIB, 1);
+            match &plan.kind {
+                Kind::Linear(linear) => {
+                    self.linear(&mut edit, *node, plan, linear, group, made);
+                    cx.count(if linear.gemm { "gemm" } else { "matmul" }, 1);
+                }
+                Kind::Gather { indices } => {
+                    self.gather(&mut edit, *node, plan, *indices, group, made);
+                    cx.count("gather", 1);
+                }
+            }
+        }
+        edit.finish();
+        cx.count("weights", groups.len() as u64);
+        remove_unused(model, &operands);
+        self.report(model, &groups, cx);
+    }
+
+    /// Gathers the plans by the quantized weight they need: the groups, and the group of
+    /// each plan.
+    fn group(
+        &self,
+        model: &Model,
+        plans: &[(NodeId, Plan)],
+        cx: &mut PassContext,
+    ) -> (Vec<Group>, Vec<usize>) {
+        let mut groups: Vec<Group> = Vec::new();
+        let mut index: HashMap<Key, usize> = HashMap::new();
+        let mut members = Vec::with_capacity(plans.len());
+        for (node, plan) in plans {
+            let matrix = &plan.matrix;
+            let blocks = matrix.k.div_ceil(self.block as u64);
+            let is_gather = matches!(plan.kind, Kind::Gather { .. });
+            let avoid_zero_points =
+                is_gather && self.bits == 4 && blocks % 2 == 1 && !self.symmetric;
+            if avoid_zero_points {
+                let message = format!(
+                    "{blocks} blocks a row: ONNX Runtime before 1.27 reads 4-bit zero points of an odd \
+                     number wrongly; quantized symmetrically"
+                );
+                cx.remarks.push(Remark::new(
+                    model,
+                    INFO.name,
+                    *node,
+                    Reason::OddBlocks,
+                    message,
+                    0,
+                ));
+            }
+            let alpha = match &plan.kind {
+                Kind::Linear(linear) => linear.alpha,
+                Kind::Gather { .. } => 1.0,
+            };
+            let key = Key {
+                root: matrix.weight.root,
+                layout: matrix.layout,
+                n: matrix.n,
+                k: matrix.k,
+                rounding: matrix.weight.rounding,
+                compute: matrix.compute_type(),
+                alpha: alpha.to_bits(),
+                symmetric: self.symmetric || avoid_zero_points,
+                padded: !is_gather || matrix.k.is_multiple_of(self.block as u64),
+            };
+            let group = *index.entry(key.clone()).or_insert_with(|| {
+                let scale = match key.compute {
+                    DataType::Float16 => ScaleType::F16,
+                    _ => ScaleType::F32,
+                };
+                let spec = BlockSpec::new(self.bits, self.block, key.symmetric, scale)
+                    .expect("the declared options are what the kernels take");
+                groups.push(Group {
+                    key,
+                    matrix: matrix.clone(),
+                    spec,
+                    linear: Vec::new(),
+                    gather: Vec::new(),
+                    made: None,
+                });
+                groups.len() - 1
+            });
+            match is_gather {
+                true => groups[group].gather.push(*node),
+                false => groups[group].linear.push(*node),
+            }
+            members.push(group);
+        }
+        (groups, members)
+    }
+
+    /// Adds the constants of a group, beside the weight they come from.
+    fn make(&self, edit: &mut Edit<'_>, group: &Group) -> Made {
+        let (spec, n, k) = (&group.spec, group.matrix.n as i64, group.matrix.k as usize);
+        let root = &edit.model().values[group.key.root].name.clone();
+        let home = edit.model().home(group.key.root);
+        let factor = f32::from_bits(group.key.alpha);
+        let recipe = QuantizeBlocks::new(root, &group.matrix, *spec, factor, group.key.padded);
+        let recipe: Arc<dyn Produce> = Arc::new(recipe);
+        let data = |output| Data::Computed {
+            recipe: recipe.clone(),
+            output,
+        };
+        let row_bytes = (data(CODES).len() / n as u64) as i64;
+        let name = format!("{root}_Q{}", spec.bits());
+        let blocked = (!group.linear.is_empty()).then(|| {
+            let dims = vec![n, spec.blocks(k) as i64, spec.blob() as i64];
+            edit.add_constant(home, &name, Tensor::new(DataType::Uint8, dims, data(CODES)))
+        });
+        let tied = blocked.is_some() && !group.gather.is_empty();
+        let rows = (!group.gather.is_empty() && (!tied || self.alias)).then(|| {
+            let tensor = Tensor::new(DataType::Uint8, vec![n, row_bytes], data(CODES));
+            let name = if tied {
+                format!("{name}_rows")
+            } else {
+                name.clone()
+            };
+            edit.add_constant(home, &name, tensor)
+        });
+        let rows_shape = (tied && !self.alias).then(|| {
+            let shape = Tensor::from_i64(vec![2], &[n, row_bytes]);
+            edit.add_constant(home, &format!("{name}_rows_shape"), shape)
+        });
+        let scale_dims = vec![n, spec.blocks(k) as i64];
+        let scales = Tensor::new(group.key.compute, scale_dims, data(SCALES));
+        let scales = edit.add_constant(home, &format!("{root}_scales"), scales);
+        let zero_points = (!spec.symmetric()).then(|| {
+            let dims = vec![n, spec.zero_points_len(1, k) as i64];
+            let tensor = Tensor::new(DataType::Uint8, dims, data(ZERO_POINTS));
+            edit.add_constant(home, &format!("{root}_zero_points"), tensor)
+        });
+        Made {
+            blocked,
+            rows,
+            rows_shape,
+            scales,
+            zero_points,
+        }
+    }
+
+    fn linear(
+        &self,
+        edit: &mut Edit<'_>,
+        node: NodeId,
+        plan: &Plan,
+        linear: &Linear,
+        group: &Group,
+        made: Made,
+    ) {
+        let (n, k) = (plan.matrix.n as i64, plan.matrix.k as i64);
+        let mut chain = Chain::new(edit, node, linear.x);
+        if let Some(rank) = linear.transpose_x {
+            transpose(&mut chain, rank);
+        }
+        if linear.unsqueeze > 0 {
+            unsqueeze(&mut chain, linear.unsqueeze);
+        }
+        let (dtype, compute) = (plan.matrix.weight.dtype, group.key.compute);
+        if dtype != compute {
+            cast(&mut chain, compute);
+        }
+        let bias = match &linear.addend {
+            Addend::Bias(value) => Some(*value),
+            Addend::Row(row) => Some(chain.constant("bias", floats(compute, vec![n], row))),
+            Addend::None | Addend::Value { .. } => None,
+        };
+        let mut inputs = vec![
+            None,
+            made.blocked,
+            Some(made.scales),
+            made.zero_points,
+            None,
+            bias,
+        ];
+        while inputs.last() == Some(&None) {
+            inputs.pop();
+        }
+        let mut product = chain.node(CONTRIB, "MatMulNBits", inputs);
+        product.attributes = vec![
+            int("K", k),
+            int("N", n),
+            int("bits", i64::from(self.bits)),
+            int("block_size", self.block as i64),
+        ];
+        if self.accuracy_level != 0 {
+            product
+                .attributes
+                .push(int("accuracy_level", self.accuracy_level));
+        }
+        chain.push(product);
+        if dtype != compute {
+            cast(&mut chain, dtype);
+        }
+        if let Addend::Value { c, beta } = linear.addend {
+            let mut addend = c;
+            if beta != 1.0 {
+                let beta = chain.constant("beta", floats(dtype, vec![], &[beta]));
+                let scaled = chain.node("", "Mul", vec![Some(c), Some(beta)]);
+                addend = chain.beside(scaled);
+            }
+            let add = chain.node("", "Add", vec![None, Some(addend)]);
+            chain.push(add);
+        }
+        if let Some(rank) = linear.transpose_y {
+            transpose(&mut chain, rank);
+        }
+        chain.replace();
+    }
+
+    fn gather(
+        &self,
+        edit: &mut Edit<'_>,
+        node: NodeId,
+        plan: &Plan,
+        indices: ValueId,
+        group: &Group,
+        made: Made,
+    ) {
+        let mut chain = Chain::new(edit, node, indices);
+        let rows = made.rows.unwrap_or_else(|| {
+            let reshape = chain.node("", "Reshape", vec![made.blocked, made.rows_shape]);
+            chain.beside(reshape)
+        });
+        let mut inputs = vec![Some(rows), None, Some(made.scales)];
+        inputs.extend(made.zero_points.map(Some));
+        let mut gather = chain.node(CONTRIB, "GatherBlockQuantized", inputs);
+        gather.attributes = vec![
+            int("bits", i64::from(self.bits)),
+            int("block_size", self.block as i64),
+            int("gather_axis", 0),
+            int("quantize_axis", 1),
+        ];
+        chain.push(gather);
+        if plan.matrix.weight.dtype != group.key.compute {
+            cast(&mut chain, plan.matrix.weight.dtype);
+        }
+        chain.replace();
+    }
+
+    /// What was quantized, and which originals something else still reads.
+    fn report(&self, model: &Model, groups: &[Group], cx: &mut PassContext) {
+        let listed = |v: ValueId| {
+            let graph = &model.graphs[model.home(v)];
+            match model.producer(v) {
+                Some(node) => graph.nodes.contains(&node),
+                None => graph.initializers.contains(&v),
+            }
+        };
+        for group in groups {
+            let matrix = &group.matrix;
+            let (n, k, spec) = (matrix.n as usize, matrix.k as usize, &group.spec);
+            let codes = match group.key.padded {
+                true => spec.codes_len(n, k),
+                false => n * k * usize::from(spec.bits()) / 8,
+            };
+            let after = codes + spec.scales_len(n, k) + spec.zero_points_len(n, k);
+            let nodes = || group.linear.iter().chain(&group.gather);
+            cx.quantized.push(QuantizedWeight {
+                name: model.values[group.key.root].name.to_string(),
+                nodes: nodes()
+                    .map(|&node| model.node_name(node).to_string())
+                    .collect(),
+                shape: [matrix.n, matrix.k],
+                bits: self.bits,
+                block: self.block,
+                bytes_before: matrix.weight.bytes(),
+                bytes_after: after as u64,
+            });
+            if listed(group.key.root) {
+                let first = *nodes().next().expect("a group has a node");
+                let message = format!(
+                    "weight `{}` was quantized, but something else still reads the original",
+                    model.values[group.key.root].name
+                );
+                let bytes = matrix.weight.bytes();
+                cx.remarks.push(Remark::new(
+                    model,
+                    INFO.name,
+                    first,
+                    Reason::KeptFloat,
+                    message,
+                    bytes,
+                ));
+            }
+        }
+    }
+}
+
+fn int(name: &str, value: i64) -> Attribute {
+    Attribute::new(name, AttributeValue::Int(value))
+}
+
+/// Changes the last two of `rank` axes.
+fn transpose(chain: &mut Chain<'_, '_>, rank: usize) {
+    let mut perm: Vec<i64> = (0..rank as i64).collect();
+    perm.swap(rank - 2, rank - 1);
+    let mut node = chain.node("", "Transpose", vec![None]);
+    node.attributes = vec![Attribute::new("perm", AttributeValue::Ints(perm))];
+    chain.push(node);
+}
+
+fn cast(chain: &mut Chain<'_, '_>, to: DataType) {
+    let mut node = chain.node("", "Cast", vec![None]);
+    node.attributes = vec![int("to", i64::from(to.code()))];
+    chain.push(node);
+}
+
+/// Puts `count` axes of extent 1 in front.
+fn unsqueeze(chain: &mut Chain<'_, '_>, count: usize) {
+    let axes: Vec<i64> = (0..count as i64).collect();
+    let mut node = chain.node("", "Unsqueeze", vec![None]);
+    // From opset 13 on the axes are an operand.
+    if chain.opset() >= 13 {
+        let axes = Tensor::from_i64(vec![axes.len() as i64], &axes);
+        node.inputs.push(Some(chain.constant("axes", axes)));
+    } else {
+        node.attributes = vec![Attribute::new("axes", AttributeValue::Ints(axes))];
+    }
+    chain.push(node);
+}
+
+/// A constant of `elements`, which are f32, in `dtype`.
+fn floats(dtype: DataType, dims: Vec<i64>, elements: &[f32]) -> Tensor {
+    let bytes: Vec<u8> = match dtype {
+        DataType::Float16 => elements
+            .iter()
+            .flat_map(|&x| f16::from_f32(x).to_le_bytes())
+            .collect(),
+        DataType::Bfloat16 => elements
+            .iter()
+            .flat_map(|&x| bf16::from_f32(x).to_le_bytes())
+            .collect(),
+        DataType::Double => elements
+            .iter()
+            .flat_map(|&x| f64::from(x).to_le_bytes())
+            .collect(),
+        _ => elements.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    };
+    Tensor::new(dtype, dims, Data::Bytes(bytes.into()))
+}

@@ -1,0 +1,156 @@
+//! `nbits`: weights to blocks of 2, 4 or 8 bits.
+
+mod commit;
+mod plan;
+
+use globset::GlobSet;
+
+use crate::{
+    error::Result,
+    ir::Model,
+    pass::{Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, plan_nodes},
+};
+
+/// The registry's entry.
+pub(super) static INFO: PassInfo = PassInfo {
+    name: "nbits",
+    summary: "quantize weights in blocks: MatMul and Gemm to MatMulNBits, Gather to GatherBlockQuantized",
+    doc: DOC,
+    options: &[
+        OptionInfo {
+            name: "bits",
+            kind: OptionKind::Int(&[2, 4, 8]),
+            default: "4",
+            help: "bits of a code",
+        },
+        OptionInfo {
+            name: "block",
+            kind: OptionKind::Int(&[16, 32, 64, 128, 256]),
+            default: "16",
+            help: "elements that share a scale",
+        },
+        OptionInfo {
+            name: "asymmetric",
+            kind: OptionKind::Flag,
+            default: "false",
+            help: "a zero point for each block, too",
+        },
+        OptionInfo {
+            name: "accuracy-level",
+            kind: OptionKind::Choice(&["auto", "0", "1", "2", "3", "4"]),
+            default: "auto",
+            help: "MatMulNBits' attribute: 1 float, 2 float16, 3 bfloat16, 4 int8 activations, 0 unset; \
+                   auto: unset for 4 bits, 4 for others (their only fast kernel on the CPU)",
+        },
+        OptionInfo {
+            name: "include",
+            kind: OptionKind::List,
+            default: "",
+            help: "only nodes whose name matches this glob",
+        },
+        OptionInfo {
+            name: "exclude",
+            kind: OptionKind::List,
+            default: "",
+            help: "no node whose name matches this glob",
+        },
+        OptionInfo {
+            name: "tie",
+            kind: OptionKind::Choice(&["reshape", "alias"]),
+            default: "reshape",
+            help: "how a table that is both embedding and output projection is stored once: read by \
+                   Gather through a Reshape, or as two initializers with the same place in a side file",
+        },
+        OptionInfo {
+            name: "nonfinite",
+            kind: OptionKind::Choice(&["refuse", "skip"]),
+            default: "refuse",
+            help: "a weight with NaN or infinity: an error when it is written, or left as it is \
+                   (reads every weight beforehand)",
+        },
+    ],
+    build: |options| Ok(Box::new(Nbits::new(options)?)),
+};
+
+const DOC: &str = "\
+Replaces a weight by codes of 2, 4 or 8 bits, a scale for each block of elements and, when
+asymmetric, a zero point for each block. The rule is that of ONNX Runtime's
+MatMulNBitsQuantizer, to the bit. Weights are read once, while the model is written.
+
+## Scope
+
+- `MatMul` with a constant of rank 2 (or with leading axes of extent 1) on the right; on the
+  left where the rank of the other operand is known.
+- `Gemm` with a constant B: transA, transB; alpha goes into the scales; beta * C becomes the
+  bias where C is a constant row, an `Add` else.
+- `Gather` along axis 0 of a constant table of rank 2, to `GatherBlockQuantized` with uint8
+  data, which needs no newer opset.
+- Constants are followed through Constant, Identity, Cast, Transpose, Squeeze, Unsqueeze and
+  Reshape (the last three where only axes of extent 1 come and go), in subgraphs and in local
+  functions. float and float16 stay the type of the activations; bfloat16 and double are cast
+  to float around the new node, because no CPU kernel takes them.
+- A weight that several nodes read is quantized once. A table that `Gather` and a projection
+  share (a tied embedding) is stored once when its rows are whole blocks.
+
+Whatever is matched and left has a remark. The original weight goes when nothing reads it
+any more.
+
+## Statistics
+
+`matmul`, `gemm`, `gather`: nodes rewritten. `weights`: weights quantized.
+
+## Example
+
+```text
+y = MatMul (x, W)                          float[1024,4096] W
+y = com.microsoft.MatMulNBits <K = 1024, N = 4096, bits = 4, block_size = 16>
+    (x, W_Q4, W_scales)                    uint8[4096,64,8] W_Q4, float[4096,64] W_scales
+```
+";
+
+/// The pass with its options.
+struct Nbits {
+    bits: u8,
+    block: usize,
+    symmetric: bool,
+    accuracy_level: i64,
+    include: Option<GlobSet>,
+    exclude: GlobSet,
+    alias: bool,
+    skip_nonfinite: bool,
+}
+
+impl Nbits {
+    fn new(options: &Options) -> Result<Nbits> {
+        let bits = options.int("bits") as u8;
+        let accuracy_level = match options.choice("accuracy-level") {
+            "auto" if bits == 4 => 0,
+            "auto" => 4,
+            level => level.parse().expect("a digit, by its declaration"),
+        };
+        Ok(Nbits {
+            bits,
+            block: options.int("block") as usize,
+            symmetric: !options.flag("asymmetric"),
+            accuracy_level,
+            include: options
+                .has("include")
+                .then(|| options.globs("include"))
+                .transpose()?,
+            exclude: options.globs("exclude")?,
+            alias: options.choice("tie") == "alias",
+            skip_nonfinite: options.choice("nonfinite") == "skip",
+        })
+    }
+}
+
+impl Pass for Nbits {
+    fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
+        let plans = plan_nodes(model, INFO.name, cx, |node| self.plan(model, node))?;
+        let count = plans.len();
+        if count > 0 {
+            self.commit(model, plans, cx);
+        }
+        Ok(Changed::count(count))
+    }
+}

@@ -1,0 +1,397 @@
+//! What to do with a node: decided from the model, which stays as it is.
+
+use super::Nbits;
+use crate::{
+    error::Result,
+    ir::{Constant, DataType, Model, NodeId, ValueId},
+    pass::{Left, Reason},
+    quant,
+    weights::{self, MatrixView, Untraceable, trace},
+};
+
+/// Constants below this many elements are not worth a remark when their operator has no
+/// quantized form: norms, biases, scalars.
+const REMARK_FROM: u64 = 4096;
+
+/// How to rewrite a node.
+pub(super) struct Plan {
+    /// The weight, as the matrix that gets quantized.
+    pub(super) matrix: MatrixView,
+    /// The operand that it was reached from.
+    pub(super) operand: ValueId,
+    pub(super) kind: Kind,
+}
+
+pub(super) enum Kind {
+    Linear(Linear),
+    Gather { indices: ValueId },
+}
+
+/// `y = x * W`, and what a `MatMul` or `Gemm` has around that.
+pub(super) struct Linear {
+    pub(super) gemm: bool,
+    /// The activations.
+    pub(super) x: ValueId,
+    /// Their last two axes change places first; the rank of x.
+    pub(super) transpose_x: Option<usize>,
+    /// So many axes of extent 1 go in front of x.
+    pub(super) unsqueeze: usize,
+    /// The last two axes of the result change places; its rank.
+    pub(super) transpose_y: Option<usize>,
+    /// Goes into the scales.
+    pub(super) alpha: f32,
+    pub(super) addend: Addend,
+}
+
+/// beta * C.
+pub(super) enum Addend {
+    None,
+    /// An existing value that can be the bias as it is.
+    Bias(ValueId),
+    /// A constant row of n elements, beta included.
+    Row(Vec<f32>),
+    /// To be added to the result.
+    Value {
+        c: ValueId,
+        beta: f32,
+    },
+}
+
+/// Ends the planning of a node with a decision.
+type Step<T> = std::result::Result<T, Left>;
+
+fn decline<T>(reason: Reason, message: impl Into<String>, bytes: u64) -> Step<T> {
+    Err(Left::declined(reason, message, bytes))
+}
+
+impl Nbits {
+    pub(super) fn plan(&self, model: &Model, node: NodeId) -> Step<Plan> {
+        let n = &model.nodes[node];
+        match &*n.op_type {
+            "MatMul" if n.domain().is_empty() => self.plan_matmul(model, node),
+            "Gemm" if n.domain().is_empty() => self.plan_gemm(model, node),
+            "Gather" if n.domain().is_empty() => self.plan_gather(model, node),
+            _ => Err(other_operator(model, node)),
+        }
+    }
+
+    /// The weight behind `operand`, unless the node is left for a reason of its own.
+    fn weight(
+        &self,
+        model: &Model,
+        node: NodeId,
+        operand: ValueId,
+        n_axis: usize,
+    ) -> Step<MatrixView> {
+        let weight = match trace(model, operand)? {
+            Ok(weight) => weight,
+            Err(why) => return Err(untraceable(model, operand, &why)),
+        };
+        let bytes = weight.bytes();
+        let name = model.nodes[node].name.as_deref().unwrap_or_default();
+        if self.exclude.is_match(name) {
+            return decline(Reason::Excluded, "excluded by name", bytes);
+        }
+        if self.include.as_ref().is_some_and(|set| !set.is_match(name)) {
+            return decline(
+                Reason::NotIncluded,
+                "not among the names to quantize",
+                bytes,
+            );
+        }
+        let root = &model.values[weight.root].name;
+        let dims = weight.dims.clone();
+        let Some(matrix) = MatrixView::new(weight, n_axis) else {
+            let message = format!("weight `{root}` has shape {dims:?}; expected a matrix");
+            return decline(Reason::Rank, message, bytes);
+        };
+        if matrix.n == 0 || matrix.k == 0 {
+            return decline(
+                Reason::Empty,
+                format!("weight `{root}` has shape {dims:?}"),
+                bytes,
+            );
+        }
+        if self.skip_nonfinite && has_nonfinite(&matrix)? {
+            let message = format!("weight `{root}` holds NaN or infinity");
+            return decline(Reason::NonFinite, message, bytes);
+        }
+        Ok(matrix)
+    }
+
+    fn plan_matmul(&self, model: &Model, node: NodeId) -> Step<Plan> {
+        let n = &model.nodes[node];
+        let (Some(a), Some(b)) = (n.input(0), n.input(1)) else {
+            return Err(Left::Ignored);
+        };
+        let linear = Linear {
+            gemm: false,
+            x: a,
+            transpose_x: None,
+            unsqueeze: 0,
+            transpose_y: None,
+            alpha: 1.0,
+            addend: Addend::None,
+        };
+        let not_on_right = match self.weight(model, node, b, 1) {
+            Ok(matrix) => {
+                let unsqueeze = missing_axes(model, &matrix, a)?;
+                return Ok(Plan {
+                    matrix,
+                    operand: b,
+                    kind: Kind::Linear(Linear {
+                        unsqueeze,
+                        ..linear
+                    }),
+                });
+            }
+            Err(why) => why,
+        };
+        // A weight on the left: (W x)^T = x^T W^T, and W is stored as [n, k] already.
+        let matrix = match self.weight(model, node, a, 0) {
+            Ok(matrix) => matrix,
+            // Neither operand is constant: what the right one is decides the message.
+            Err(Left::Declined {
+                reason: Reason::WeightNotConstant,
+                ..
+            }) => return Err(not_on_right),
+            Err(why) => return Err(why),
+        };
+        let bytes = matrix.weight.bytes();
+        let rank = matrix.weight.dims.len();
+        let linear = Linear { x: b, ..linear };
+        let kind = match model.rank_of(b) {
+            None => {
+                let message =
+                    "the weight is on the left, and the rank of the other operand is not known";
+                return decline(Reason::RankUnknown, message, bytes);
+            }
+            Some(1) if rank == 2 => Kind::Linear(linear),
+            Some(r) if r >= rank => Kind::Linear(Linear {
+                transpose_x: Some(r),
+                transpose_y: Some(r),
+                ..linear
+            }),
+            Some(r) => {
+                let message =
+                    format!("a weight of rank {rank} on the left of an operand of rank {r}");
+                return decline(Reason::Rank, message, bytes);
+            }
+        };
+        Ok(Plan {
+            matrix,
+            operand: a,
+            kind,
+        })
+    }
+
+    fn plan_gemm(&self, model: &Model, node: NodeId) -> Step<Plan> {
+        let n = &model.nodes[node];
+        let (Some(a), Some(b)) = (n.input(0), n.input(1)) else {
+            return Err(Left::Ignored);
+        };
+        let attributes = (
+            n.int("transA", 0),
+            n.int("transB", 0),
+            n.float("alpha", 1.0),
+            n.float("beta", 1.0),
+        );
+        let (Some(trans_a), Some(trans_b), Some(alpha), Some(beta)) = attributes else {
+            let message = "an attribute refers to the caller of the function";
+            return decline(Reason::Attribute, message, 0);
+        };
+        let matrix = self.weight(model, node, b, if trans_b == 0 { 1 } else { 0 })?;
+        let bytes = matrix.weight.bytes();
+        if matrix.weight.dims.len() != 2 {
+            let message = format!("B has shape {:?}; Gemm takes a matrix", matrix.weight.dims);
+            return decline(Reason::Rank, message, bytes);
+        }
+        if !alpha.is_finite() || !beta.is_finite() || alpha == 0.0 {
+            let message = format!("alpha is {alpha} and beta {beta}; expected finite, alpha not 0");
+            return decline(Reason::Attribute, message, bytes);
+        }
+        let addend = match n.input(2).filter(|_| beta != 0.0) {
+            None => Addend::None,
+            Some(c) => addend(model, c, beta, &matrix)?,
+        };
+        Ok(Plan {
+            matrix,
+            operand: b,
+            kind: Kind::Linear(Linear {
+                gemm: true,
+                x: a,
+                transpose_x: (trans_a != 0).then_some(2),
+                unsqueeze: 0,
+                transpose_y: None,
+                alpha,
+                addend,
+            }),
+        })
+    }
+
+    fn plan_gather(&self, model: &Model, node: NodeId) -> Step<Plan> {
+        let n = &model.nodes[node];
+        let (Some(data), Some(indices)) = (n.input(0), n.input(1)) else {
+            return Err(Left::Ignored);
+        };
+        // Gathers from shapes and index tables are no weights.
+        let traced = trace(model, data)?;
+        match &traced {
+            Err(Untraceable::NotConstant | Untraceable::Dtype(_)) => return Err(Left::Ignored),
+            _ => {}
+        }
+        let matrix = self.weight(model, node, data, 0)?;
+        let bytes = matrix.weight.bytes();
+        let rank = matrix.weight.dims.len();
+        if rank != 2 {
+            let message = format!("the table has rank {rank}; GatherBlockQuantized is used for 2");
+            return decline(Reason::Rank, message, bytes);
+        }
+        let axis = n.int("axis", 0);
+        if axis != Some(0) && axis != Some(-2) {
+            let message =
+                "gathers along the last axis; uint8 data of GatherBlockQuantized allows axis 0";
+            return decline(Reason::Axis, message, bytes);
+        }
+        if !(matrix.k * u64::from(self.bits)).is_multiple_of(8) {
+            let message = format!(
+                "a row has {} elements, which do not fill whole bytes",
+                matrix.k
+            );
+            return decline(Reason::OddWidth, message, bytes);
+        }
+        Ok(Plan {
+            matrix,
+            operand: data,
+            kind: Kind::Gather { indices },
+        })
+    }
+}
+
+fn untraceable(model: &Model, operand: ValueId, why: &Untraceable) -> Left {
+    let name = &model.values[operand].name;
+    match why {
+        Untraceable::NotConstant => Left::declined(
+            Reason::WeightNotConstant,
+            format!("operand `{name}` is not constant"),
+            0,
+        ),
+        Untraceable::Overridable => {
+            let bytes = model.tensor(operand).map_or(0, |t| t.byte_len());
+            let message = format!(
+                "weight `{name}` is a graph input too, so callers may replace it; expected an initializer alone"
+            );
+            Left::declined(Reason::Overridable, message, bytes)
+        }
+        Untraceable::Dtype(dtype) => {
+            let bytes = weights::source_tensor(model, operand).map_or(0, |t| t.byte_len());
+            let message = format!(
+                "weight `{name}` is {dtype}; nbits takes float, float16, bfloat16 and double"
+            );
+            Left::declined(Reason::Dtype, message, bytes)
+        }
+        Untraceable::Rearranged(op) => Left::declined(
+            Reason::Rank,
+            format!("the constant behind `{name}` goes through {op}"),
+            0,
+        ),
+    }
+}
+
+/// A float constant of some size under an operator without quantized form.
+fn other_operator(model: &Model, node: NodeId) -> Left {
+    let n = &model.nodes[node];
+    let followed = [
+        "Identity",
+        "Cast",
+        "Transpose",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Constant",
+    ];
+    if followed.iter().any(|op| n.is(op)) {
+        return Left::Ignored;
+    }
+    let large = n.inputs.iter().flatten().filter_map(|&v| {
+        let tensor = weights::source_tensor(model, v)?;
+        let large = tensor.dtype.is_float() && tensor.element_count() >= Some(REMARK_FROM);
+        large.then(|| tensor.byte_len())
+    });
+    match large.sum() {
+        0 => Left::Ignored,
+        bytes => {
+            let message = format!("{} has no block-quantized form", n.op_type);
+            Left::declined(Reason::Operator, message, bytes)
+        }
+    }
+}
+
+/// How many axes `x` lacks, so that MatMulNBits gives a result of the rank that a weight
+/// with leading axes of extent 1 gives.
+fn missing_axes(model: &Model, matrix: &MatrixView, x: ValueId) -> Step<usize> {
+    let weight_rank = matrix.weight.dims.len();
+    if weight_rank == 2 {
+        return Ok(0);
+    }
+    match model.rank_of(x) {
+        // A vector loses the axis that it was given for the product.
+        Some(1) => Ok(weight_rank - 2),
+        Some(rank) => Ok(weight_rank.saturating_sub(rank)),
+        None => {
+            let message = format!(
+                "the weight has rank {weight_rank}, and the rank of the other operand is not known"
+            );
+            decline(Reason::RankUnknown, message, matrix.weight.bytes())
+        }
+    }
+}
+
+/// What becomes of `beta * c`.
+fn addend(model: &Model, c: ValueId, beta: f32, matrix: &MatrixView) -> Result<Addend> {
+    let dynamic = Addend::Value { c, beta };
+    let Some(tensor) = weights::source_tensor(model, c) else {
+        return Ok(dynamic);
+    };
+    let last = tensor.dims.last().map_or(1, |&d| d as u64);
+    let is_row = tensor.element_count() == Some(last) && (last == 1 || last == matrix.n);
+    if !is_row {
+        return Ok(dynamic);
+    }
+    let as_is = tensor.dims.len() == 1 && last == matrix.n && beta == 1.0;
+    if as_is
+        && tensor.dtype == matrix.compute_type()
+        && matches!(model.values[c].constant, Some(Constant::Dense(_)))
+    {
+        return Ok(Addend::Bias(c));
+    }
+    Ok(match weights::float_elements(tensor)? {
+        Some(row) if row.len() == 1 => Addend::Row(vec![row[0] * beta; matrix.n as usize]),
+        Some(row) => Addend::Row(row.iter().map(|x| x * beta).collect()),
+        None => dynamic,
+    })
+}
+
+/// Reads the whole weight.
+fn has_nonfinite(matrix: &MatrixView) -> Result<bool> {
+    let weight = &matrix.weight;
+    let element = (weight.stored.bits() / 8) as usize;
+    let mut bytes = vec![0; (1 << 20) / element * element];
+    let mut floats = vec![0.0; bytes.len() / element];
+    let len = weight.data.len();
+    for from in (0..len).step_by(bytes.len()) {
+        let count = (len - from).min(bytes.len() as u64) as usize;
+        let (bytes, floats) = (&mut bytes[..count], &mut floats[..count / element]);
+        weight.data.read_at(from, bytes)?;
+        match weight.stored {
+            DataType::Float => quant::f32_from_le(bytes, floats),
+            DataType::Float16 => quant::f32_from_f16(bytes, floats),
+            DataType::Bfloat16 => quant::f32_from_bf16(bytes, floats),
+            _ => quant::f32_from_f64(bytes, floats),
+        }
+        if quant::first_nonfinite(floats).is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

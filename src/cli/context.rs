@@ -1,0 +1,219 @@
+//! What every command works with: standard streams, progress, opening and saving models.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use onnxq::{
+    Error, Result,
+    digest::{sha256, sha256_data},
+    ir::{Model, Property, SourceFile},
+    onnx::{self, OpenOptions, Opened, Progress, SaveOptions, Saved},
+    verify,
+};
+use serde::Serialize;
+
+use super::{Global, ReadArgs, ReadOptions, WriteArgs};
+
+/// Set by Ctrl-C and by a polite request to end.
+static CANCELLED: AtomicBool = AtomicBool::new(false);
+
+pub(crate) struct Cx {
+    quiet: bool,
+    pub(crate) verbose: bool,
+}
+
+impl Cx {
+    pub(crate) fn new(global: &Global) -> Result<Cx> {
+        if let Some(threads) = global.threads {
+            if threads == 0 {
+                return Err(Error::input("--threads is 0, expected at least 1"));
+            }
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build_global()
+                .map_err(|e| Error::unsupported("--threads").with_source(e))?;
+        }
+        // A run without a handler ends at once: nothing has its name on disk yet.
+        let _ = ctrlc::set_handler(|| CANCELLED.store(true, Ordering::Relaxed));
+        Ok(Cx {
+            quiet: global.quiet,
+            verbose: global.verbose,
+        })
+    }
+
+    /// Writes a result to standard output. A reader that has gone away is no error.
+    pub(crate) fn out(&self, text: &str) -> Result<()> {
+        let mut stdout = io::stdout().lock();
+        match stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+        {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(|e| Error::io("standard output", e)),
+        }
+    }
+
+    /// Writes `value` as JSON to `path`; `-` is standard output.
+    pub(crate) fn json(&self, path: &Path, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string_pretty(value).expect("reports have string keys") + "\n";
+        if path == Path::new("-") {
+            return self.out(&text);
+        }
+        std::fs::write(path, text)
+            .map_err(|e| Error::io(format!("cannot write `{}`", path.display()), e))
+    }
+
+    /// A result that `--quiet` leaves out.
+    pub(crate) fn summary(&self, text: &str) -> Result<()> {
+        match self.quiet {
+            true => Ok(()),
+            false => self.out(text),
+        }
+    }
+
+    /// Writes to standard error: everything that is no result.
+    pub(crate) fn note(&self, text: &str) {
+        // Nowhere is left to say that standard error is closed.
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    /// Opens and verifies the model that `args` name.
+    pub(crate) fn open(&self, args: &ReadArgs) -> Result<(PathBuf, Opened)> {
+        let (path, opened) = self.look_at(&args.model, &args.how)?;
+        verify::verify(&opened.model).map_err(|e| at_file(&path)(e.into()))?;
+        Ok((path, opened))
+    }
+
+    /// Opens the model that `path`, a file or a folder, means, valid or not.
+    pub(crate) fn look_at(&self, path: &Path, args: &ReadOptions) -> Result<(PathBuf, Opened)> {
+        let path = model_path(path)?;
+        let options = OpenOptions {
+            drop_unknown: args.drop_unknown,
+        };
+        if let Some(expected) = &args.verify_sha {
+            let found = sha256(&SourceFile::open(&path)?)?;
+            if found != *expected {
+                return Err(Error::input(format!(
+                    "`{}` has SHA-256 {found}, expected {expected}",
+                    path.display()
+                )));
+            }
+        }
+        let opened = onnx::open(&path, options)?;
+        if !opened.dropped.is_empty() {
+            let fields = opened.dropped.join(", ");
+            self.note(&format!(
+                "onnxq: warning: dropped unknown fields: {fields}\n"
+            ));
+        }
+        Ok((path, opened))
+    }
+
+    /// Writes `model` to `path`, with a progress bar on a terminal.
+    pub(crate) fn save(&self, model: &Model, path: &Path, args: &WriteArgs) -> Result<Saved> {
+        let bar = self.bar(onnx::estimate(model, path, args.external_data.into())?.bytes());
+        let saved = onnx::save(
+            model,
+            path,
+            &SaveOptions {
+                external_data: args.external_data.into(),
+                sync: args.sync,
+                progress: Some(&Bar(&bar)),
+                cancel: Some(&CANCELLED),
+            },
+        );
+        bar.finish_and_clear();
+        saved
+    }
+
+    fn bar(&self, bytes: u64) -> ProgressBar {
+        if self.quiet || !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new(bytes);
+        let style =
+            ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+        bar.set_style(style.expect("the template is valid"));
+        bar.enable_steady_tick(Duration::from_millis(100));
+        bar
+    }
+}
+
+struct Bar<'a>(&'a ProgressBar);
+
+impl Progress for Bar<'_> {
+    fn advance(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+}
+
+/// Adds the file that an error is about to its message.
+pub(crate) fn at_file(path: &Path) -> impl Fn(Error) -> Error {
+    move |e| e.at(format!("`{}`", path.display()))
+}
+
+/// The model file that `path` means.
+fn model_path(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    let names = ["model.onnx", "onnx/model.onnx"];
+    let found = names.iter().map(|n| path.join(n)).find(|p| p.is_file());
+    found.ok_or_else(|| {
+        Error::input(format!(
+            "folder `{}` holds neither model.onnx nor onnx/model.onnx; expected one of them, or the \
+             path of a file",
+            path.display()
+        ))
+    })
+}
+
+/// The file that `-o` means: itself, or `name` in a folder.
+pub(crate) fn output_path(output: &Path, name: &str) -> PathBuf {
+    let is_folder = output.is_dir() || output.to_string_lossy().ends_with(['/', '\\']);
+    match is_folder {
+        true => output.join(name),
+        false => output.to_path_buf(),
+    }
+}
+
+/// Records in `model` what made it: tool and pipeline, and the SHA-256 of the input where
+/// it is known already or asked for (it is then computed while the model is written).
+pub(crate) fn record(
+    model: &mut Model,
+    file: &Arc<SourceFile>,
+    pipeline: &str,
+    read: &ReadArgs,
+    write: &WriteArgs,
+) {
+    const SHA: &str = "onnxq.source_sha256";
+    let facts = [
+        ("onnxq.version", env!("CARGO_PKG_VERSION")),
+        ("onnxq.pipeline", pipeline),
+    ];
+    let ours = |p: &Property| {
+        let key = p.key.as_deref();
+        key == Some(SHA) || facts.iter().any(|(k, _)| key == Some(k))
+    };
+    model.metadata.retain(|p| !ours(p));
+    model
+        .metadata
+        .extend(facts.iter().map(|(k, v)| Property::new(k, v)));
+    match &read.how.verify_sha {
+        Some(sha) => model.metadata.push(Property::new(SHA, sha)),
+        None if write.record_sha => {
+            model
+                .computed_metadata
+                .push((SHA.into(), sha256_data(file.clone())));
+        }
+        None => {}
+    }
+}

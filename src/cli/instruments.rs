@@ -1,0 +1,89 @@
+//! The options that watch a pipeline, and what they print.
+
+use std::fmt::Write;
+
+use clap::Args;
+use onnxq::{
+    Result,
+    ir::Model,
+    pass::{Changed, Instruments, PassManager, Pipeline, PrintIr, Report},
+};
+
+use super::Cx;
+
+#[derive(Args)]
+pub(crate) struct InstrumentArgs {
+    /// Print the time each pass took
+    #[arg(long, help_heading = "Watching passes")]
+    time_passes: bool,
+    /// Print the counters of each pass
+    #[arg(long, help_heading = "Watching passes")]
+    stats: bool,
+    /// Print the model after these passes [example: --print-ir-after nbits]
+    #[arg(long, value_name = "PASS", help_heading = "Watching passes")]
+    print_ir_after: Vec<String>,
+    /// Print the model after every pass
+    #[arg(long, help_heading = "Watching passes")]
+    print_ir_after_all: bool,
+    /// Print the model after every pass that changed it
+    #[arg(long, help_heading = "Watching passes")]
+    print_ir_after_change: bool,
+    /// Verify the model after every pass
+    #[arg(long, help_heading = "Watching passes")]
+    verify_each: bool,
+    /// Stop after N rewrites: to find the one that breaks something by bisection
+    #[arg(long, value_name = "N", help_heading = "Watching passes")]
+    stop_after: Option<u64>,
+}
+
+impl InstrumentArgs {
+    /// Runs `pipeline` under these instruments.
+    pub(crate) fn run(&self, pipeline: &Pipeline, model: &mut Model, cx: &Cx) -> Result<Report> {
+        let print_ir = match () {
+            () if self.print_ir_after_all => PrintIr::All,
+            () if self.print_ir_after_change => PrintIr::Changed,
+            () if !self.print_ir_after.is_empty() => PrintIr::After(self.print_ir_after.clone()),
+            () => PrintIr::Never,
+        };
+        let mut print = |text: &str| cx.note(text);
+        let mut manager = PassManager {
+            instruments: Instruments {
+                verify_each: self.verify_each,
+                stop_after: self.stop_after,
+                print_ir,
+                print: Some(&mut print),
+            },
+        };
+        let report = manager.run(pipeline, model)?;
+        cx.note(&self.table(&report));
+        if cx.verbose {
+            for r in &report.remarks {
+                cx.note(&format!(
+                    "{}: {}: {}: {} ({} bytes)\n",
+                    r.pass, r.reason, r.label, r.message, r.bytes
+                ));
+            }
+        }
+        Ok(report)
+    }
+
+    fn table(&self, report: &Report) -> String {
+        let mut out = String::new();
+        for pass in &report.passes {
+            if self.time_passes {
+                let changed = match pass.changed {
+                    Changed::No => "no change".to_owned(),
+                    Changed::Yes(n) => format!("{n} rewrites"),
+                };
+                let ms = pass.time.as_secs_f64() * 1e3;
+                let _ = writeln!(out, "{:<16} {ms:>9.3} ms  {changed}", pass.name);
+            }
+            if self.stats {
+                for (name, n) in &pass.statistics {
+                    let _ = writeln!(out, "{:<16} {n:>12}  {name}", pass.name);
+                }
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,139 @@
+//! The command line: one file a subcommand.
+
+mod context;
+mod diff;
+mod inspect;
+mod instruments;
+mod opt;
+mod passes;
+mod quantize;
+mod summary;
+mod verify;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use onnxq::{Error, Result, onnx::ExternalData};
+
+pub(crate) use context::Cx;
+
+/// A compiler for ONNX files: quantizes, cleans and checks models.
+#[derive(Parser)]
+#[command(name = "onnxq", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+/// Options of every command.
+#[derive(Args)]
+pub(crate) struct Global {
+    /// Work on N threads [default: as many as there are processors; example: --threads 4]
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+    /// Print no progress, and no summary
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// Print every remark: what was matched and left, and why
+    #[arg(long, short, global = true)]
+    verbose: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Quantize(Box<quantize::QuantizeArgs>),
+    Opt(opt::OptArgs),
+    Passes(passes::PassesArgs),
+    Inspect(inspect::InspectArgs),
+    Diff(diff::DiffArgs),
+    Verify(verify::VerifyArgs),
+}
+
+/// How a command that did its work ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExitStatus {
+    /// All is well.
+    Done = 0,
+    /// A limit was missed, or models differ.
+    Differs = 1,
+}
+
+/// Runs the command line. An error means exit status 2.
+pub(crate) fn run() -> Result<ExitStatus> {
+    let cli = Cli::parse();
+    let cx = Cx::new(&cli.global)?;
+    match &cli.command {
+        Command::Quantize(args) => quantize::run(args, &cx),
+        Command::Opt(args) => opt::run(args, &cx),
+        Command::Passes(args) => passes::run(args, &cx),
+        Command::Inspect(args) => inspect::run(args, &cx),
+        Command::Diff(args) => diff::run(args, &cx),
+        Command::Verify(args) => verify::run(args, &cx),
+    }
+}
+
+/// The model that a command reads.
+#[derive(Args)]
+pub(crate) struct ReadArgs {
+    /// An ONNX file, or a folder that holds model.onnx or onnx/model.onnx
+    pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) how: ReadOptions,
+}
+
+/// How a command reads a model.
+#[derive(Args)]
+pub(crate) struct ReadOptions {
+    /// Go on when the file has fields that ONNX does not define, and lose them
+    #[arg(long)]
+    pub(crate) drop_unknown: bool,
+    /// Refuse the model unless its file has this SHA-256 [example: --verify-sha $(cat model.sha)]
+    #[arg(long, value_name = "HEX", value_parser = parse_sha)]
+    pub(crate) verify_sha: Option<String>,
+}
+
+/// How a command writes its output.
+#[derive(Args)]
+pub(crate) struct WriteArgs {
+    /// Where weights go: a side file when a single one would reach 2 GiB (auto), always, or never
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(crate) external_data: External,
+    /// Flush the output to the disk before it takes the place of an older one
+    #[arg(long)]
+    pub(crate) sync: bool,
+    /// Record the SHA-256 of the input in the output's metadata; it costs a reading of the whole
+    /// file (with --verify-sha it is known, and recorded anyway)
+    #[arg(long)]
+    pub(crate) record_sha: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum External {
+    Auto,
+    Always,
+    Never,
+}
+
+impl From<External> for ExternalData {
+    fn from(e: External) -> Self {
+        match e {
+            External::Auto => ExternalData::Auto,
+            External::Always => ExternalData::Always,
+            External::Never => ExternalData::Never,
+        }
+    }
+}
+
+fn parse_sha(text: &str) -> Result<String, String> {
+    match text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("expected 64 hexadecimal digits".to_owned()),
+    }
+}
+
+/// Adds the option that an error is about to its message.
+pub(crate) fn at_option(option: &'static str) -> impl Fn(Error) -> Error {
+    move |e| e.at(option)
+}

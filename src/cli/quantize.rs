@@ -1,0 +1,154 @@
+//! `onnxq quantize`: the main job.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use onnxq::{
+    Result, onnx,
+    pass::{Options, Pipeline},
+    passes::REGISTRY,
+};
+
+use super::{
+    Cx, ExitStatus, External, ReadArgs, WriteArgs, at_option,
+    context::{at_file, output_path, record},
+    instruments::InstrumentArgs,
+    summary::Summary,
+};
+
+/// Quantize the weights of a model
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  onnxq quantize model.onnx\n  onnxq quantize model.onnx -o small.onnx \
+                        --block-size 32 --exclude '*lm_head*'\n  onnxq quantize model.onnx --dry-run"
+)]
+pub(crate) struct QuantizeArgs {
+    #[command(flatten)]
+    read: ReadArgs,
+    /// Output: a file, or a folder to put it in [default: beside the input, as model_q4.onnx]
+    #[arg(long, short)]
+    output: Option<PathBuf>,
+    /// What becomes of the weights
+    #[arg(long, default_value = "q4")]
+    dtype: Dtype,
+    /// Bits of a code: 4, 8 or 2
+    #[arg(long, value_name = "N", default_value = "4", value_parser = ["2", "4", "8"])]
+    bits: String,
+    /// Elements that share a scale: 16 is the most accurate; 32 is smaller, and faster on most
+    /// runtimes
+    #[arg(long, value_name = "N", default_value = "16", value_parser = ["16", "32", "64", "128", "256"])]
+    block_size: String,
+    /// A zero point for each block, too: more accurate, a little larger
+    #[arg(long)]
+    asymmetric: bool,
+    /// MatMulNBits' accuracy_level: 4 computes with int8 activations, which is faster on the CPU
+    /// and less accurate [default: unset for 4 bits, 4 for 2 and 8]
+    #[arg(long, value_name = "N", value_parser = ["0", "1", "2", "3", "4"])]
+    accuracy_level: Option<String>,
+    /// Only nodes whose name matches this glob; may be repeated [example: --include '*mlp*']
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+    /// No node whose name matches this glob; may be repeated [example: --exclude '*lm_head*']
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+    /// Leave weights with NaN or infinity as they are, instead of refusing the model
+    #[arg(long)]
+    allow_nonfinite: bool,
+    /// What runs before the quantization [default: clean; example: --passes 'strip-attrs']
+    #[arg(
+        long,
+        value_name = "PIPELINE",
+        default_value = "clean",
+        hide_default_value = true
+    )]
+    passes: String,
+    /// Say what would be done, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Write a report; `-` is standard output [example: --json report.json]
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    write: WriteArgs,
+    #[command(flatten)]
+    instruments: InstrumentArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Dtype {
+    /// Weights in blocks of few bits; everything else keeps its type
+    Q4,
+}
+
+pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
+    let pipeline = args.pipeline()?;
+    Summary::check_path(args.json.as_deref())?;
+    let (path, opened) = cx.open(&args.read)?;
+    let mut summary = Summary::new(&path, &opened, &pipeline);
+    let mut model = opened.model;
+    let report = args
+        .instruments
+        .run(&pipeline, &mut model, cx)
+        .map_err(at_file(&path))?;
+    record(
+        &mut model,
+        &opened.file,
+        &pipeline.to_string(),
+        &args.read,
+        &args.write,
+    );
+    let output = args.output(&path);
+    summary.written(match args.dry_run {
+        true => onnx::estimate(&model, &output, args.write.external_data.into())?,
+        false => cx
+            .save(&model, &output, &args.write)
+            .map_err(at_file(&path))?,
+    });
+    summary.dry_run = args.dry_run;
+    summary.report(report);
+    summary.finish(cx, args.json.as_deref())?;
+    Ok(ExitStatus::Done)
+}
+
+impl QuantizeArgs {
+    fn pipeline(&self) -> Result<Pipeline> {
+        let Dtype::Q4 = self.dtype;
+        let mut pipeline =
+            Pipeline::parse(&self.passes, REGISTRY).map_err(at_option("--passes"))?;
+        let nbits = REGISTRY.pass("nbits").expect("nbits is registered");
+        let mut options = Options::none(nbits.options);
+        options.set("bits", Some(&self.bits))?;
+        options.set("block", Some(&self.block_size))?;
+        if self.asymmetric {
+            options.set("asymmetric", None)?;
+        }
+        if let Some(level) = &self.accuracy_level {
+            options.set("accuracy-level", Some(level))?;
+        }
+        self.include
+            .iter()
+            .try_for_each(|glob| options.set("include", Some(glob)))?;
+        self.exclude
+            .iter()
+            .try_for_each(|glob| options.set("exclude", Some(glob)))?;
+        if self.allow_nonfinite {
+            options.set("nonfinite", Some("skip"))?;
+        }
+        if self.write.external_data == External::Always {
+            options.set("tie", Some("alias"))?;
+        }
+        pipeline.push(nbits, options)?;
+        Ok(pipeline)
+    }
+
+    /// Where the output goes: as asked, else beside the input with the suffix that
+    /// transformers.js loads.
+    fn output(&self, input: &Path) -> PathBuf {
+        let stem = input.file_stem().unwrap_or_default().to_string_lossy();
+        let name = format!("{stem}_q{}.onnx", self.bits);
+        match &self.output {
+            Some(output) => output_path(output, &name),
+            None => input.with_file_name(name),
+        }
+    }
+}

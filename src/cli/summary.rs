@@ -1,0 +1,209 @@
+//! What a run did, for people and (`--json`) for programs.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    path::{Path, PathBuf},
+};
+
+use onnxq::{
+    Error, Result,
+    onnx::{Opened, Saved},
+    pass::{Changed, Pipeline, Report},
+};
+use serde::Serialize;
+
+use super::Cx;
+
+/// The report. Its JSON form is versioned by `schema`.
+#[derive(Serialize)]
+pub(crate) struct Summary {
+    schema: &'static str,
+    version: &'static str,
+    input: Vec<FileSize>,
+    output: Vec<FileSize>,
+    pub(crate) dry_run: bool,
+    pipeline: String,
+    passes: Vec<PassSummary>,
+    weights: Vec<WeightSummary>,
+    /// Over all quantized weights, scales and zero points included.
+    bits_per_weight: Option<f64>,
+    remarks: Vec<RemarkSummary>,
+}
+
+#[derive(Serialize)]
+struct FileSize {
+    path: PathBuf,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct PassSummary {
+    name: &'static str,
+    seconds: f64,
+    rewrites: u64,
+    statistics: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Serialize)]
+struct WeightSummary {
+    name: String,
+    nodes: Vec<String>,
+    n: u64,
+    k: u64,
+    bits: u8,
+    block: usize,
+    bytes_before: u64,
+    bytes_after: u64,
+}
+
+#[derive(Serialize)]
+struct RemarkSummary {
+    pass: &'static str,
+    node: String,
+    op_type: String,
+    reason: &'static str,
+    message: String,
+    bytes: u64,
+}
+
+impl Summary {
+    pub(crate) fn new(path: &Path, opened: &Opened, pipeline: &Pipeline) -> Summary {
+        let file = |f: &onnxq::ir::SourceFile| FileSize {
+            path: f.path().to_path_buf(),
+            bytes: f.len(),
+        };
+        let mut input = vec![file(&opened.file)];
+        input[0].path = path.to_path_buf();
+        input.extend(opened.side_files.iter().map(|f| file(f)));
+        Summary {
+            schema: "onnxq.report/1",
+            version: env!("CARGO_PKG_VERSION"),
+            input,
+            output: Vec::new(),
+            dry_run: false,
+            pipeline: pipeline.to_string(),
+            passes: Vec::new(),
+            weights: Vec::new(),
+            bits_per_weight: None,
+            remarks: Vec::new(),
+        }
+    }
+
+    /// Fails before any work where the report could not be written after it.
+    pub(crate) fn check_path(json: Option<&Path>) -> Result<()> {
+        let folder = json
+            .and_then(Path::parent)
+            .filter(|f| !f.as_os_str().is_empty());
+        match folder {
+            Some(folder) if !folder.is_dir() => Err(Error::input(format!(
+                "--json: `{}` is not a folder",
+                folder.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn written(&mut self, saved: Saved) {
+        let file = |(path, bytes)| FileSize { path, bytes };
+        self.output = saved.files.into_iter().map(file).collect();
+    }
+
+    pub(crate) fn report(&mut self, report: Report) {
+        let rewrites = |changed| match changed {
+            Changed::No => 0,
+            Changed::Yes(n) => n,
+        };
+        let passes = report.passes.into_iter().map(|p| PassSummary {
+            name: p.name,
+            seconds: p.time.as_secs_f64(),
+            rewrites: rewrites(p.changed),
+            statistics: p.statistics,
+        });
+        self.passes = passes.collect();
+        let weights = report.quantized.into_iter().map(|w| WeightSummary {
+            name: w.name,
+            nodes: w.nodes,
+            n: w.shape[0],
+            k: w.shape[1],
+            bits: w.bits,
+            block: w.block,
+            bytes_before: w.bytes_before,
+            bytes_after: w.bytes_after,
+        });
+        self.weights = weights.collect();
+        let elements: u64 = self.weights.iter().map(|w| w.n * w.k).sum();
+        let bytes: u64 = self.weights.iter().map(|w| w.bytes_after).sum();
+        self.bits_per_weight = (elements > 0).then(|| bytes as f64 * 8.0 / elements as f64);
+        let remarks = report.remarks.into_iter().map(|r| RemarkSummary {
+            pass: r.pass,
+            node: r.name,
+            op_type: r.op_type,
+            reason: r.reason.code(),
+            message: r.message,
+            bytes: r.bytes,
+        });
+        self.remarks = remarks.collect();
+    }
+
+    /// Prints the report: as JSON where asked, and for people on standard output unless
+    /// the JSON goes there.
+    pub(crate) fn finish(&self, cx: &Cx, json: Option<&Path>) -> Result<()> {
+        if let Some(path) = json {
+            cx.json(path, self)?;
+            if path == Path::new("-") {
+                return Ok(());
+            }
+        }
+        cx.summary(&self.text())
+    }
+
+    fn text(&self) -> String {
+        let total = |files: &[FileSize]| files.iter().map(|f| f.bytes).sum::<u64>();
+        let (before, after) = (total(&self.input), total(&self.output));
+        let mut out = String::new();
+        let name = |files: &[FileSize]| {
+            files
+                .first()
+                .map_or(String::new(), |f| f.path.display().to_string())
+        };
+        let verb = if self.dry_run { " would be" } else { "" };
+        let _ = writeln!(
+            out,
+            "{} ({}) ->{verb} {} ({}, {:.1} %)",
+            name(&self.input),
+            megabytes(before),
+            name(&self.output),
+            megabytes(after),
+            after as f64 / before.max(1) as f64 * 100.0
+        );
+        if let Some(bits) = self.bits_per_weight {
+            let sum = |f: fn(&WeightSummary) -> u64| self.weights.iter().map(f).sum::<u64>();
+            let _ = writeln!(
+                out,
+                "quantized {} weights: {} -> {}, {bits:.2} bits a weight",
+                self.weights.len(),
+                megabytes(sum(|w| w.bytes_before)),
+                megabytes(sum(|w| w.bytes_after))
+            );
+        }
+        let mut left: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+        for remark in &self.remarks {
+            let entry = left.entry(remark.reason).or_default();
+            entry.0 += 1;
+            entry.1 += remark.bytes;
+        }
+        for (reason, (nodes, bytes)) in left {
+            let _ = writeln!(
+                out,
+                "left {nodes:>5} nodes {:>12}  {reason}",
+                megabytes(bytes)
+            );
+        }
+        out
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.2} MB", bytes as f64 / 1e6)
+}

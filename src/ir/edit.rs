@@ -1,0 +1,375 @@
+//! All structural changes of a model.
+//!
+//! [`Edit`] collects insertions and removals and applies them to each graph's node list
+//! once, so that a pass over n nodes costs O(n). Names of new entities are made here, at
+//! commit time and in the order of the calls, so they never depend on threads.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::{
+    Attribute, AttributeValue, Constant, Def, GraphId, Model, Node, NodeId, OpsetImport, SideTable,
+    Str, Tensor, Type, Use, Uses, Value, ValueId, ValueInfo,
+};
+
+/// A batch of changes. Dropping it without [`Edit::finish`] leaves lists inconsistent, so
+/// `finish` is the only way out that passes use.
+pub struct Edit<'m> {
+    model: &'m mut Model,
+    names: HashSet<Str>,
+    inserted: BTreeMap<NodeId, Vec<NodeId>>,
+    leading: BTreeMap<GraphId, Vec<NodeId>>,
+    erased: SideTable<NodeId, bool>,
+    touched: BTreeSet<GraphId>,
+}
+
+impl<'m> Edit<'m> {
+    /// Begins a batch.
+    pub fn new(model: &'m mut Model) -> Edit<'m> {
+        let nodes = model
+            .nodes
+            .ids()
+            .filter_map(|n| model.nodes[n].name.clone());
+        let values = model.values.ids().map(|v| model.values[v].name.clone());
+        let names = values.chain(nodes).collect();
+        Edit {
+            model,
+            names,
+            inserted: BTreeMap::new(),
+            leading: BTreeMap::new(),
+            erased: SideTable::new(false),
+            touched: BTreeSet::new(),
+        }
+    }
+
+    /// The model as changed so far, except that node lists change at [`Edit::finish`].
+    pub fn model(&self) -> &Model {
+        self.model
+    }
+
+    /// Changes of one entity that touch no list and no name.
+    pub fn model_mut(&mut self) -> &mut Model {
+        self.model
+    }
+
+    /// A name that nothing in the model has: `base`, or `base` with a number.
+    pub fn fresh_name(&mut self, base: &str) -> Str {
+        let mut name: Str = base.into();
+        let mut n = 1;
+        while !self.names.insert(name.clone()) {
+            name = format!("{base}_{n}").into();
+            n += 1;
+        }
+        name
+    }
+
+    /// A new value without producer yet: [`Edit::insert_before`] gives it one.
+    fn value(&mut self, name: &str, def: Def) -> ValueId {
+        let name = self.fresh_name(name);
+        self.model.values.push(Value {
+            name,
+            def,
+            info: None,
+            constant: None,
+        })
+    }
+
+    /// Makes `tensor` a constant that `graph` and everything inside it can read, named
+    /// `name` or like it. It becomes an initializer; inside a function, which has none, a
+    /// `Constant` node. Up to IR version 3 the main graph lists it as an input too.
+    pub fn add_constant(&mut self, graph: GraphId, name: &str, mut tensor: Tensor) -> ValueId {
+        if self.model.function_of(graph).is_some() {
+            tensor.name = None;
+            let value = AttributeValue::Tensor(Box::new(tensor));
+            let mut node = Node::new(graph, "", "Constant");
+            node.name = Some(format!("{name}/Constant").into());
+            node.attributes = vec![Attribute::new("value", value)];
+            return self.insert_first(node, name);
+        }
+        let listed = self.model.ir_version.unwrap_or(0) < 4 && graph == self.model.main;
+        let def = match listed {
+            true => Def::Input(graph),
+            false => Def::Initializer(graph),
+        };
+        let value = self.value(name, def);
+        if listed {
+            self.model.graphs[graph].inputs.push(value);
+            self.model.values[value].info = Some(ValueInfo {
+                ty: Some(Type::tensor(tensor.dtype, &tensor.dims)),
+                ..ValueInfo::default()
+            });
+        }
+        self.model.values[value].constant = Some(Constant::Dense(tensor));
+        self.model.graphs[graph].initializers.push(value);
+        value
+    }
+
+    /// Inserts `node` before `anchor`, in its graph, with one new output whose name is
+    /// `output` or like it. Several insertions before one anchor keep their order.
+    pub fn insert_before(&mut self, anchor: NodeId, mut node: Node, output: &str) -> ValueId {
+        let graph = self.model.nodes[anchor].graph;
+        let value = self.value(output, Def::Nothing(graph));
+        node.graph = graph;
+        node.outputs = vec![Some(value)];
+        if let Some(name) = &node.name {
+            node.name = Some(self.fresh_name(&name.clone()));
+        }
+        let id = self.model.nodes.push(node);
+        self.model.values[value].def = Def::Node(id, 0);
+        self.inserted.entry(anchor).or_default().push(id);
+        self.touched.insert(graph);
+        value
+    }
+
+    /// Inserts `node` at the beginning of its graph, with one new output whose name is
+    /// `output` or like it.
+    pub fn insert_first(&mut self, mut node: Node, output: &str) -> ValueId {
+        let graph = node.graph;
+        let value = self.value(output, Def::Nothing(graph));
+        node.outputs = vec![Some(value)];
+        if let Some(name) = &node.name {
+            node.name = Some(self.fresh_name(&name.clone()));
+        }
+        let id = self.model.nodes.push(node);
+        self.model.values[value].def = Def::Node(id, 0);
+        self.leading.entry(graph).or_default().push(id);
+        self.touched.insert(graph);
+        value
+    }
+
+    /// Puts `node` in the place of `old`: it takes over the outputs and the name of `old`.
+    pub fn replace(&mut self, old: NodeId, mut node: Node) -> NodeId {
+        let before = &mut self.model.nodes[old];
+        node.graph = before.graph;
+        node.outputs = before.outputs.clone();
+        node.name = before.name.clone();
+        node.doc_string = before.doc_string.take();
+        node.metadata = std::mem::take(&mut before.metadata);
+        let id = self.model.nodes.push(node);
+        for (slot, output) in self.model.nodes[id].outputs.iter().enumerate() {
+            if let Some(value) = *output {
+                self.model.values[value].def = Def::Node(id, slot as u32);
+            }
+        }
+        self.inserted.entry(old).or_default().push(id);
+        self.erased[old] = true;
+        self.touched.insert(self.model.nodes[id].graph);
+        id
+    }
+
+    /// Removes `node`. Nothing may use its outputs.
+    pub fn erase(&mut self, node: NodeId) {
+        self.erased[node] = true;
+        self.touched.insert(self.model.nodes[node].graph);
+    }
+
+    /// Makes every user of `from` use `to` instead, outputs of graphs included.
+    pub fn redirect(&mut self, uses: &Uses, from: ValueId, to: ValueId) {
+        for &u in uses.of_value(from) {
+            match u {
+                Use::Operand(node, slot) => {
+                    self.model.nodes[node].inputs[slot as usize] = Some(to);
+                }
+                Use::Output(graph, index) => {
+                    self.model.graphs[graph].outputs[index as usize].value = to;
+                }
+            }
+        }
+    }
+
+    /// Imports `domain` at `version` for nodes in `graph`, unless it is imported already:
+    /// in the model, and in the function that `graph` belongs to.
+    pub fn import_opset(&mut self, graph: GraphId, domain: &str, version: i64) {
+        let function = self.model.function_of(graph);
+        let model = &mut *self.model;
+        let lists = std::iter::once(&mut model.opset_imports)
+            .chain(function.map(|f| &mut model.functions[f].opset_imports));
+        for imports in lists {
+            if !imports.iter().any(|o| o.domain() == domain) {
+                imports.push(OpsetImport {
+                    domain: Some(domain.into()),
+                    version: Some(version),
+                });
+            }
+        }
+    }
+
+    /// Applies the insertions and removals.
+    pub fn finish(mut self) {
+        for graph in std::mem::take(&mut self.touched) {
+            let old = std::mem::take(&mut self.model.graphs[graph].nodes);
+            let mut new = self.leading.remove(&graph).unwrap_or_default();
+            for node in old {
+                self.emit(node, &mut new);
+            }
+            self.model.graphs[graph].nodes = new;
+        }
+    }
+
+    /// Inserted nodes may themselves have been replaced or have insertions before them.
+    fn emit(&mut self, node: NodeId, out: &mut Vec<NodeId>) {
+        for inserted in self.inserted.remove(&node).unwrap_or_default() {
+            self.emit(inserted, out);
+        }
+        if !self.erased[node] {
+            out.push(node);
+        }
+    }
+}
+
+/// Nodes that together take the place of one node: each works on the result of the one
+/// before, the first on a given value.
+pub struct Chain<'e, 'm> {
+    edit: &'e mut Edit<'m>,
+    anchor: NodeId,
+    start: ValueId,
+    nodes: Vec<Node>,
+}
+
+impl<'e, 'm> Chain<'e, 'm> {
+    /// Begins a chain that works on `start`, to replace `anchor`.
+    pub fn new(edit: &'e mut Edit<'m>, anchor: NodeId, start: ValueId) -> Chain<'e, 'm> {
+        Chain {
+            edit,
+            anchor,
+            start,
+            nodes: Vec::new(),
+        }
+    }
+
+    /// A node for this place; `None` among `inputs` is where [`Chain::push`] puts the
+    /// result before, the first time, and an absent operand after that.
+    pub fn node(&self, domain: &str, op_type: &str, inputs: Vec<Option<ValueId>>) -> Node {
+        let anchor = &self.edit.model.nodes[self.anchor];
+        let mut node = Node::new(anchor.graph, domain, op_type);
+        node.inputs = inputs;
+        node
+    }
+
+    /// The version of the default domain here.
+    pub fn opset(&self) -> i64 {
+        let graph = self.edit.model.nodes[self.anchor].graph;
+        self.edit.model.opset(graph, "").unwrap_or(1)
+    }
+
+    /// A new constant that the chain reads, named after the replaced node.
+    pub fn constant(&mut self, what: &str, tensor: Tensor) -> ValueId {
+        let graph = self.edit.model.nodes[self.anchor].graph;
+        let name = format!("{}/{what}", self.base());
+        self.edit.add_constant(graph, &name, tensor)
+    }
+
+    /// Inserts `node` before the replaced one, outside the chain; its result.
+    pub fn beside(&mut self, node: Node) -> ValueId {
+        self.insert(node)
+    }
+
+    /// Appends `node`.
+    pub fn push(&mut self, node: Node) {
+        self.nodes.push(node);
+    }
+
+    /// Puts the chain in the place of the node.
+    ///
+    /// # Panics
+    /// When the chain is empty.
+    pub fn replace(mut self) {
+        let mut nodes = std::mem::take(&mut self.nodes);
+        let last = nodes
+            .pop()
+            .expect("a chain that replaces a node is not empty");
+        let mut value = self.start;
+        for node in nodes {
+            let node = feed(node, value);
+            value = self.insert(node);
+        }
+        self.edit.replace(self.anchor, feed(last, value));
+    }
+
+    fn insert(&mut self, mut node: Node) -> ValueId {
+        let name = format!("{}/{}", self.base(), node.op_type);
+        node.name = Some(name.as_str().into());
+        self.edit
+            .insert_before(self.anchor, node, &format!("{name}_output_0"))
+    }
+
+    /// What new names begin with.
+    fn base(&self) -> Str {
+        self.edit.model.node_name(self.anchor)
+    }
+}
+
+fn feed(mut node: Node, value: ValueId) -> Node {
+    let slot = node.inputs.iter().position(Option::is_none);
+    let slot = slot.expect("a node in a chain has a place for the value before it");
+    node.inputs[slot] = Some(value);
+    node
+}
+
+/// Removes each of `candidates` that nothing uses any more, and whatever only that one
+/// used in turn: initializers, and the nodes that make them when these have no other
+/// result in use. Graph inputs stay, except (up to IR version 3) those that are listed
+/// only because they are initializers. Returns the values removed.
+pub fn remove_unused(model: &mut Model, candidates: &[ValueId]) -> Vec<ValueId> {
+    let uses = Uses::of(model);
+    let mut count = SideTable::<ValueId, usize>::new(0);
+    for value in model.values.ids() {
+        count[value] = uses.of_value(value).len();
+    }
+    let mut work: Vec<ValueId> = candidates.iter().rev().copied().collect();
+    let mut gone = SideTable::<ValueId, bool>::new(false);
+    let mut erased = SideTable::<NodeId, bool>::new(false);
+    let mut removed = Vec::new();
+    while let Some(value) = work.pop() {
+        if count[value] > 0 || gone[value] {
+            continue;
+        }
+        match model.values[value].def {
+            Def::Initializer(_) => {}
+            Def::Input(_)
+                if model.values[value].constant.is_some() && !model.is_overridable(value) => {}
+            Def::Node(node, _) => {
+                let outputs = &model.nodes[node].outputs;
+                if erased[node] || outputs.iter().flatten().any(|&o| count[o] > 0) {
+                    continue;
+                }
+                erased[node] = true;
+                // Captures of its subgraphs become unused with it.
+                let graphs: Vec<GraphId> = model.nodes[node].subgraphs().collect();
+                let captured = graphs.iter().flat_map(|&g| {
+                    model.graphs_within(g).into_iter().flat_map(|g| {
+                        let nodes = model.graphs[g].nodes.iter();
+                        let operands = nodes.flat_map(|&n| model.nodes[n].inputs.iter().flatten());
+                        let outputs = model.graphs[g].outputs.iter().map(|o| &o.value);
+                        operands.chain(outputs).copied().collect::<Vec<_>>()
+                    })
+                });
+                let inputs = model.nodes[node].inputs.iter().flatten().copied();
+                for operand in inputs.chain(captured).collect::<Vec<_>>() {
+                    count[operand] -= 1;
+                    work.push(operand);
+                }
+                for &output in model.nodes[node].outputs.iter().flatten() {
+                    gone[output] = true;
+                    removed.push(output);
+                }
+                continue;
+            }
+            _ => continue,
+        }
+        gone[value] = true;
+        removed.push(value);
+    }
+    for graph in model.reachable_graphs() {
+        let g = &mut model.graphs[graph];
+        g.nodes.retain(|&n| !erased[n]);
+        for list in [
+            &mut g.inputs,
+            &mut g.initializers,
+            &mut g.sparse_initializers,
+            &mut g.value_info,
+        ] {
+            list.retain(|&v| !gone[v]);
+        }
+    }
+    removed
+}

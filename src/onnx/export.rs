@@ -1,0 +1,465 @@
+//! Writes a model: lays the whole output out, then produces and writes every constant on
+//! all threads, each at its own place.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use rayon::prelude::*;
+
+use super::{
+    encode::{Encoder, Piece, Placement, Rope},
+    output::Output,
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    ir::{
+        Constant, Data, Elements, Model, Produce, SourceFile, ValueId,
+        data::{DataIdentity, recipe_address},
+    },
+};
+
+/// Protobuf refuses messages of 2 GiB and more; so does ONNX Runtime.
+pub const MESSAGE_LIMIT: u64 = (1 << 31) - 1;
+
+/// Constants below this size stay in the message: the entry that names a place in a side
+/// file takes about a hundred bytes itself. ONNX's own writer has the same bound.
+const EXTERNAL_FROM: u64 = 1024;
+
+/// Large constants begin at a page, so that a runtime can map them; small ones at a
+/// cache line.
+const PAGE: u64 = 4096;
+const ALIGN_TO_PAGE_FROM: u64 = 64 << 10;
+const CACHE_LINE: u64 = 64;
+
+/// How much of an unchanged constant one work item copies.
+const COPY: u64 = 8 << 20;
+
+/// Where constants go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExternalData {
+    /// Into the model file, or into a side file when that would reach 2 GiB.
+    #[default]
+    Auto,
+    /// Into a side file, except small ones.
+    Always,
+    /// Into the model file; an error when that would reach 2 GiB.
+    Never,
+}
+
+/// Told how far the export is. Called from several threads.
+pub trait Progress: Sync {
+    /// `bytes` more of the output are written.
+    fn advance(&self, bytes: u64);
+}
+
+/// How to write a model.
+#[derive(Clone, Copy, Default)]
+pub struct SaveOptions<'a> {
+    /// Where constants go.
+    pub external_data: ExternalData,
+    /// Flush to disk before the new files take the place of the old ones.
+    pub sync: bool,
+    /// Told how far it is.
+    pub progress: Option<&'a dyn Progress>,
+    /// Set to stop: nothing is then written.
+    pub cancel: Option<&'a AtomicBool>,
+}
+
+/// What was written, or would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// The files, the model first, with their lengths in bytes.
+    pub files: Vec<(PathBuf, u64)>,
+}
+
+impl Saved {
+    /// Length of all files together.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|(_, len)| len).sum()
+    }
+}
+
+/// The name of the side file of a model: its own file name with `_data` after it, which
+/// is what transformers.js looks for.
+pub fn side_file_name(model: &Path) -> String {
+    let name = model.file_name().unwrap_or_default().to_string_lossy();
+    format!("{name}_data")
+}
+
+/// Writes `model` to `path`, and to a side file beside it when it needs one.
+///
+/// The files appear when they are complete. A failure leaves `path` as it was.
+///
+/// # Errors
+/// A constant cannot be read or computed, the disk is full, the folder is not writable,
+/// the message would be too large, or the run was cancelled.
+pub fn save(model: &Model, path: &Path, options: &SaveOptions<'_>) -> Result<Saved> {
+    let layout = Layout::of(model, path, options.external_data)?;
+    let mut outputs = layout
+        .files
+        .iter()
+        .map(|f| Output::create(&f.path, f.len))
+        .collect::<Result<Vec<_>>>()?;
+    layout
+        .work()
+        .into_par_iter()
+        .with_max_len(1)
+        .try_for_each_init(Vec::new, |scratch, work| {
+            if options.cancel.is_some_and(|c| c.load(Ordering::Relaxed)) {
+                return Err(Error::new(
+                    ErrorKind::Cancelled,
+                    "interrupted; nothing was written",
+                ));
+            }
+            let written = work.run(&outputs, scratch)?;
+            if let Some(progress) = options.progress {
+                progress.advance(written);
+            }
+            Ok(())
+        })?;
+    if options.sync {
+        outputs.iter().try_for_each(Output::sync)?;
+    }
+    outputs.iter_mut().try_for_each(Output::name)?;
+    // The side file first: a model must not appear before what it refers to.
+    for output in outputs.into_iter().rev() {
+        output.publish()?;
+    }
+    Ok(layout.saved())
+}
+
+/// The sizes that [`save`] would write.
+///
+/// # Errors
+/// As [`save`], as far as it can be told without computing.
+pub fn estimate(model: &Model, path: &Path, external_data: ExternalData) -> Result<Saved> {
+    Ok(Layout::of(model, path, external_data)?.saved())
+}
+
+/// A number that differs, but for chance, between models that would be written
+/// differently. Constants count by origin, not by content: nothing is read.
+///
+/// # Errors
+/// As [`estimate`].
+pub fn fingerprint(model: &Model) -> Result<u64> {
+    let encoder = Encoder {
+        model,
+        place: &|_| None,
+        location: "",
+    };
+    let mut hasher = DefaultHasher::new();
+    for piece in encoder.model()?.pieces {
+        match piece {
+            Piece::Bytes(bytes) => bytes.hash(&mut hasher),
+            Piece::Data(data) => data.identity().hash(&mut hasher),
+        }
+    }
+    Ok(hasher.finish())
+}
+
+struct LayoutFile {
+    path: PathBuf,
+    len: u64,
+    pieces: Vec<(u64, Piece)>,
+}
+
+/// Every byte of the output has its place, and no constant is computed yet.
+struct Layout {
+    files: Vec<LayoutFile>,
+}
+
+impl Layout {
+    fn of(model: &Model, path: &Path, external: ExternalData) -> Result<Layout> {
+        let inline = || Encoder {
+            model,
+            place: &|_| None,
+            location: "",
+        };
+        if external != ExternalData::Always {
+            let rope = inline().model()?;
+            if rope.len <= MESSAGE_LIMIT {
+                return Ok(Layout {
+                    files: vec![LayoutFile::new(path.to_path_buf(), rope)],
+                });
+            }
+            if external == ExternalData::Never {
+                return Err(Error::unsupported(format!(
+                    "`{}` would have {} bytes, and a single ONNX file holds at most {MESSAGE_LIMIT}; \
+                     let the weights go to a side file (--external-data auto)",
+                    path.display(),
+                    rope.len
+                )));
+            }
+        }
+        let location = side_file_name(path);
+        let side_path = path.with_file_name(&location);
+        let (places, side) = side_file(model, side_path);
+        let place = |value: ValueId| places.get(&value).cloned();
+        let rope = Encoder {
+            model,
+            place: &place,
+            location: &location,
+        }
+        .model()?;
+        if rope.len > MESSAGE_LIMIT {
+            return Err(Error::unsupported(format!(
+                "`{}` would have {} bytes even with its weights in a side file, and ONNX allows \
+                 {MESSAGE_LIMIT}",
+                path.display(),
+                rope.len
+            )));
+        }
+        let mut files = vec![LayoutFile::new(path.to_path_buf(), rope)];
+        files.extend(side.filter(|s| !s.pieces.is_empty()));
+        Ok(Layout { files })
+    }
+
+    fn saved(&self) -> Saved {
+        let file = |f: &LayoutFile| (f.path.clone(), f.len);
+        Saved {
+            files: self.files.iter().map(file).collect(),
+        }
+    }
+
+    /// The work, cut into items that can be done in any order.
+    fn work(self: &Layout) -> Vec<Work<'_>> {
+        let mut recipes: BTreeMap<usize, Tiles<'_>> = BTreeMap::new();
+        let mut order = Vec::new();
+        let mut work = Vec::new();
+        for (file, f) in self.files.iter().enumerate() {
+            for (offset, piece) in &f.pieces {
+                let offset = *offset;
+                match piece {
+                    Piece::Bytes(bytes) => work.push(Work::Write {
+                        file,
+                        offset,
+                        bytes,
+                    }),
+                    Piece::Data(Data::Bytes(bytes)) => {
+                        work.push(Work::Write {
+                            file,
+                            offset,
+                            bytes,
+                        });
+                    }
+                    Piece::Data(Data::File {
+                        file: source,
+                        offset: from,
+                        len,
+                    }) => {
+                        let chunk = |at| Work::Copy {
+                            source,
+                            from: from + at,
+                            len: COPY.min(len - at),
+                            file,
+                            offset: offset + at,
+                        };
+                        work.extend((0..*len).step_by(COPY as usize).map(chunk));
+                    }
+                    Piece::Data(Data::Computed { recipe, output }) => {
+                        let address = recipe_address(recipe);
+                        let tiles = recipes.entry(address).or_insert_with(|| {
+                            order.push(address);
+                            Tiles {
+                                recipe,
+                                places: Vec::new(),
+                            }
+                        });
+                        tiles.places.push((*output, file, offset));
+                    }
+                }
+            }
+        }
+        let mut tiles = Vec::new();
+        for address in order {
+            let shared = Arc::new(recipes.remove(&address).expect("recorded once"));
+            let tile = |tile| Work::Tile {
+                tiles: shared.clone(),
+                tile,
+            };
+            tiles.extend((0..shared.recipe.tiles()).map(tile));
+        }
+        // Recipes with one tile (a digest of the whole input) take longest: first.
+        tiles.sort_by_key(|w| matches!(w, Work::Tile { tiles, .. } if tiles.recipe.tiles() > 1));
+        tiles.extend(work);
+        tiles
+    }
+}
+
+impl LayoutFile {
+    fn new(path: PathBuf, rope: Rope) -> LayoutFile {
+        let mut offset = 0;
+        let pieces = rope.pieces.into_iter().map(|piece| {
+            let at = offset;
+            offset += match &piece {
+                Piece::Bytes(b) => b.len() as u64,
+                Piece::Data(d) => d.len(),
+            };
+            (at, piece)
+        });
+        LayoutFile {
+            path,
+            pieces: pieces.collect(),
+            len: rope.len,
+        }
+    }
+}
+
+/// Places every large initializer in a side file. Initializers with the same origin (see
+/// [`Data::identity`]) share one place.
+fn side_file(model: &Model, path: PathBuf) -> (HashMap<ValueId, Placement>, Option<LayoutFile>) {
+    let mut places = HashMap::new();
+    let mut shared: HashMap<DataIdentity, u64> = HashMap::new();
+    let mut pieces = Vec::new();
+    let mut end = 0u64;
+    for graph in model.reachable_graphs() {
+        for &value in &model.graphs[graph].initializers {
+            let Some(Constant::Dense(tensor)) = &model.values[value].constant else {
+                continue;
+            };
+            let Elements::Data(data) = &tensor.elements else {
+                continue;
+            };
+            let len = data.len();
+            if len < EXTERNAL_FROM {
+                continue;
+            }
+            let offset = *shared.entry(data.identity()).or_insert_with(|| {
+                let align = if len >= ALIGN_TO_PAGE_FROM {
+                    PAGE
+                } else {
+                    CACHE_LINE
+                };
+                let offset = end.next_multiple_of(align);
+                pieces.push((offset, Piece::Data(data.clone())));
+                end = offset + len;
+                offset
+            });
+            places.insert(value, Placement { offset, len });
+        }
+    }
+    let file = LayoutFile {
+        path,
+        len: end,
+        pieces,
+    };
+    (places, Some(file))
+}
+
+/// A recipe and where its outputs go; one output may go to several places.
+struct Tiles<'a> {
+    recipe: &'a Arc<dyn Produce>,
+    places: Vec<(usize, usize, u64)>,
+}
+
+enum Work<'a> {
+    Write {
+        file: usize,
+        offset: u64,
+        bytes: &'a [u8],
+    },
+    Copy {
+        source: &'a SourceFile,
+        from: u64,
+        len: u64,
+        file: usize,
+        offset: u64,
+    },
+    Tile {
+        tiles: Arc<Tiles<'a>>,
+        tile: u64,
+    },
+}
+
+impl Work<'_> {
+    /// Does it; returns the bytes written.
+    fn run(&self, outputs: &[Output], scratch: &mut Vec<Vec<u8>>) -> Result<u64> {
+        match self {
+            Work::Write {
+                file,
+                offset,
+                bytes,
+            } => {
+                outputs[*file].write_at(*offset, bytes)?;
+                Ok(bytes.len() as u64)
+            }
+            Work::Copy {
+                source,
+                from,
+                len,
+                file,
+                offset,
+            } => {
+                copy(source, *from, *len, &outputs[*file], *offset, scratch)?;
+                Ok(*len)
+            }
+            Work::Tile { tiles, tile } => {
+                let recipe = tiles.recipe;
+                scratch.resize_with(recipe.outputs().max(scratch.len()), Vec::new);
+                for (output, buffer) in scratch[..recipe.outputs()].iter_mut().enumerate() {
+                    let range = recipe.range(*tile, output);
+                    buffer.resize((range.end - range.start) as usize, 0);
+                }
+                let buffers = &mut scratch[..recipe.outputs()];
+                let mut slices: Vec<&mut [u8]> =
+                    buffers.iter_mut().map(Vec::as_mut_slice).collect();
+                recipe.produce(*tile, &mut slices)?;
+                let mut written = 0;
+                for &(output, file, base) in &tiles.places {
+                    let offset = base + recipe.range(*tile, output).start;
+                    outputs[file].write_at(offset, &scratch[output])?;
+                    written += scratch[output].len() as u64;
+                }
+                Ok(written)
+            }
+        }
+    }
+}
+
+/// Copies a range of a file: inside the kernel where it can, else through a buffer.
+fn copy(
+    source: &SourceFile,
+    from: u64,
+    len: u64,
+    output: &Output,
+    offset: u64,
+    scratch: &mut Vec<Vec<u8>>,
+) -> Result<()> {
+    let mut done = 0;
+    #[cfg(target_os = "linux")]
+    while done < len {
+        let (mut read, mut write) = (from + done, offset + done);
+        let left = (len - done) as usize;
+        match rustix::fs::copy_file_range(
+            source.file(),
+            Some(&mut read),
+            output.file(),
+            Some(&mut write),
+            left,
+        ) {
+            // The source was truncated meanwhile: reading below reports it.
+            Ok(0) => break,
+            Ok(n) => done += n as u64,
+            Err(rustix::io::Errno::INTR) => {}
+            // Across file systems, or not at all: reading and writing below reports a
+            // real fault, such as a full disk, with its own message.
+            Err(_) => break,
+        }
+    }
+    scratch.resize_with(scratch.len().max(1), Vec::new);
+    let buffer = &mut scratch[0];
+    while done < len {
+        buffer.resize((len - done).min(1 << 20) as usize, 0);
+        source.read_exact_at(from + done, buffer)?;
+        output.write_at(offset + done, buffer)?;
+        done += buffer.len() as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Side files: which file an `external_data` entry means, and whether it may be read.
+//!
+//! A model comes from anywhere, so a location is only followed inside the folder of the
+//! model: no absolute path, no `..`, no link that leads out of it. Offset and length are
+//! checked against the file before anything is read.
+
+use std::{
+    collections::HashMap,
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    error::{Error, Result},
+    ir::{Data, SourceFile},
+    onnx::proto::StringStringEntryProto,
+};
+
+/// Opens each side file of a model once.
+pub(super) struct SideFiles {
+    folder: PathBuf,
+    open: HashMap<String, Arc<SourceFile>>,
+}
+
+impl SideFiles {
+    /// For a model in `folder`.
+    pub(super) fn in_folder(folder: &Path) -> SideFiles {
+        let folder = match folder.as_os_str().is_empty() {
+            true => PathBuf::from("."),
+            false => folder.to_path_buf(),
+        };
+        SideFiles {
+            folder,
+            open: HashMap::new(),
+        }
+    }
+
+    /// The files opened so far, sorted by path.
+    pub(super) fn files(&self) -> Vec<Arc<SourceFile>> {
+        let mut files: Vec<_> = self.open.values().cloned().collect();
+        files.sort_by(|a, b| a.path().cmp(b.path()));
+        files
+    }
+
+    /// The bytes that `entries` name; `expected` is their length by type and shape.
+    pub(super) fn data(
+        &mut self,
+        entries: &[StringStringEntryProto],
+        expected: u64,
+    ) -> Result<Data> {
+        let get = |key: &str| {
+            let entry = entries.iter().find(|e| e.key() == key);
+            entry.map(|e| e.value())
+        };
+        let number = |key: &str| -> Result<Option<u64>> {
+            let Some(text) = get(key) else {
+                return Ok(None);
+            };
+            text.parse().map(Some).map_err(|_| {
+                Error::input(format!(
+                    "external data has {key} `{text}`, expected a number from 0 to 2^64-1"
+                ))
+            })
+        };
+        let location = get("location")
+            .filter(|l| !l.is_empty())
+            .ok_or_else(|| Error::input("external data without `location`"))?;
+        let offset = number("offset")?.unwrap_or(0);
+        let length = number("length")?;
+        let file = self.file(location)?;
+        let rest = file.len().checked_sub(offset).ok_or_else(|| {
+            Error::input(format!(
+                "external data starts at offset {offset} of `{location}`, which has {} bytes",
+                file.len()
+            ))
+        })?;
+        let len = length.unwrap_or(expected);
+        if len != expected {
+            return Err(Error::input(format!(
+                "external data has length {len}, but type and shape need {expected} bytes"
+            )));
+        }
+        if len > rest {
+            return Err(Error::input(format!(
+                "external data needs bytes {offset}..{} of `{location}`, which has {} bytes",
+                u128::from(offset) + u128::from(len),
+                file.len()
+            )));
+        }
+        Ok(Data::File { file, offset, len })
+    }
+
+    fn file(&mut self, location: &str) -> Result<Arc<SourceFile>> {
+        if let Some(file) = self.open.get(location) {
+            return Ok(file.clone());
+        }
+        let path = self.resolve(location)?;
+        let file = Arc::new(SourceFile::open(&path).map_err(|e| {
+            e.at(format!(
+                "side file `{location}` in `{}`",
+                self.folder.display()
+            ))
+        })?);
+        self.open.insert(location.to_owned(), file.clone());
+        Ok(file)
+    }
+
+    fn resolve(&self, location: &str) -> Result<PathBuf> {
+        let refuse = |why: &str| {
+            Err(Error::input(format!(
+                "side file `{location}` {why}; expected a relative path inside the model's folder"
+            )))
+        };
+        // Files written on Windows may use its separator.
+        let relative = PathBuf::from(location.replace('\\', "/"));
+        for part in relative.components() {
+            match part {
+                Component::Normal(_) | Component::CurDir => {}
+                Component::ParentDir => return refuse("contains `..`"),
+                _ => return refuse("is an absolute path"),
+            }
+        }
+        let path = self.folder.join(&relative);
+        let missing = |e| {
+            let folder = self.folder.display();
+            Error::io(format!("side file `{location}` in `{folder}`"), e)
+        };
+        let real = path.canonicalize().map_err(missing)?;
+        let folder = self.folder.canonicalize().map_err(missing)?;
+        if !real.starts_with(&folder) {
+            return refuse("is a link that leaves the folder");
+        }
+        Ok(path)
+    }
+}

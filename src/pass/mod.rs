@@ -1,0 +1,219 @@
+//! Passes: what they are, how a pipeline of them is written and run.
+
+mod manager;
+mod options;
+mod pipeline;
+mod rewrite;
+
+use std::{collections::BTreeMap, fmt};
+
+pub use manager::{Instruments, PassManager, PassReport, PrintIr, Report};
+pub use options::{OptionInfo, OptionKind, Options};
+pub use pipeline::{Pipeline, PipelineInfo, Registry};
+pub use rewrite::{Left, plan_nodes};
+
+use crate::{
+    error::Result,
+    ir::{Model, NodeId},
+};
+
+/// A transformation of a model, with its options already parsed.
+pub trait Pass: Send + Sync {
+    /// Transforms `model`. What was done and what was declined goes to `cx`.
+    ///
+    /// # Errors
+    /// The model holds something that the pass cannot leave alone, or a small constant
+    /// that it needs cannot be read.
+    fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed>;
+}
+
+/// What is known of a pass before it is built: its entry in the registry.
+pub struct PassInfo {
+    /// The name in pipelines: a verb phrase in kebab case.
+    pub name: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// The documentation: prose and the sections Scope, Options, Statistics, Example.
+    pub doc: &'static str,
+    /// Its options.
+    pub options: &'static [OptionInfo],
+    /// Builds it from its options.
+    pub build: fn(&Options) -> Result<Box<dyn Pass>>,
+}
+
+impl PassInfo {
+    /// Its documentation as Markdown, options included.
+    pub fn document(&self) -> String {
+        let mut out = format!(
+            "# `{}`\n\n{}.\n\n{}\n## Options\n\n",
+            self.name, self.summary, self.doc
+        );
+        for o in self.options {
+            let default = match o.default {
+                "" => String::new(),
+                default => format!(", default `{default}`"),
+            };
+            out.push_str(&format!(
+                "- `{}` ({}{default}): {}\n",
+                o.name, o.kind, o.help
+            ));
+        }
+        if self.options.is_empty() {
+            out.push_str("None.\n");
+        }
+        out
+    }
+}
+
+/// Whether a pass changed the model, counted where the change was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// The model is as it was.
+    No,
+    /// So many rewrites were made.
+    Yes(u64),
+}
+
+impl Changed {
+    /// `count` rewrites.
+    pub fn count(count: usize) -> Changed {
+        match count {
+            0 => Changed::No,
+            n => Changed::Yes(n as u64),
+        }
+    }
+}
+
+/// Why a node or weight that a pass could have rewritten was left. The texts are stable:
+/// scripts and tests match them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// No operand is a constant that can be rewritten.
+    WeightNotConstant,
+    /// The rank of the weight has no quantized form.
+    Rank,
+    /// The rewrite depends on the rank of the other operand, which is not known.
+    RankUnknown,
+    /// The element type has no quantized form.
+    Dtype,
+    /// The user excluded the node.
+    Excluded,
+    /// The user named other nodes.
+    NotIncluded,
+    /// The quantized operator works along another axis only.
+    Axis,
+    /// A row of the weight does not fill whole bytes.
+    OddWidth,
+    /// Callers may replace the weight: it is a graph input too.
+    Overridable,
+    /// The weight holds NaN or infinity.
+    NonFinite,
+    /// The weight has no elements.
+    Empty,
+    /// The operator has no quantized form.
+    Operator,
+    /// The weight was quantized, but something else still reads the original.
+    KeptFloat,
+    /// The weight was quantized symmetrically although asymmetric was asked for: an odd
+    /// number of blocks a row with zero points is computed wrongly by some runtimes.
+    OddBlocks,
+    /// An attribute of the node has a value that the rewrite does not cover.
+    Attribute,
+}
+
+impl Reason {
+    /// The code that reports show.
+    pub fn code(self) -> &'static str {
+        match self {
+            Reason::WeightNotConstant => "weight-not-constant",
+            Reason::Rank => "rank",
+            Reason::RankUnknown => "rank-unknown",
+            Reason::Dtype => "dtype",
+            Reason::Excluded => "excluded",
+            Reason::NotIncluded => "not-included",
+            Reason::Axis => "axis",
+            Reason::OddWidth => "odd-width",
+            Reason::Overridable => "overridable",
+            Reason::NonFinite => "nonfinite",
+            Reason::Empty => "empty",
+            Reason::Operator => "operator",
+            Reason::KeptFloat => "kept-float",
+            Reason::OddBlocks => "odd-blocks",
+            Reason::Attribute => "attribute",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+/// Something a pass matched and declined, or did otherwise than asked.
+#[derive(Clone, Debug)]
+pub struct Remark {
+    /// The pass.
+    pub pass: &'static str,
+    /// The node.
+    pub node: NodeId,
+    /// Its name, or that of its first output.
+    pub name: String,
+    /// How messages name it.
+    pub label: String,
+    /// Its operator.
+    pub op_type: String,
+    /// Why.
+    pub reason: Reason,
+    /// The same in words, with what was found and what was expected.
+    pub message: String,
+    /// Bytes of the weight that stay as they were.
+    pub bytes: u64,
+}
+
+/// A weight that a pass quantized.
+#[derive(Clone, Debug)]
+pub struct QuantizedWeight {
+    /// Its name.
+    pub name: String,
+    /// The nodes that read it now.
+    pub nodes: Vec<String>,
+    /// Its elements: rows and columns of the matrix.
+    pub shape: [u64; 2],
+    /// Bits a code.
+    pub bits: u8,
+    /// Elements a block.
+    pub block: usize,
+    /// Bytes before.
+    pub bytes_before: u64,
+    /// Bytes of codes, scales and zero points.
+    pub bytes_after: u64,
+}
+
+/// What a pass tells while it runs.
+#[derive(Debug, Default)]
+pub struct PassContext {
+    /// What was declined, in document order.
+    pub remarks: Vec<Remark>,
+    /// What was quantized.
+    pub quantized: Vec<QuantizedWeight>,
+    /// Named counters.
+    pub statistics: BTreeMap<&'static str, u64>,
+    /// How many more rewrites may be made; `None`: any number.
+    pub(crate) rewrites_left: Option<u64>,
+}
+
+impl PassContext {
+    /// Adds `n` to the counter `name`.
+    pub fn count(&mut self, name: &'static str, n: u64) {
+        *self.statistics.entry(name).or_default() += n;
+    }
+
+    /// Cuts a list of rewrites to how many may still be made (`--stop-after`).
+    pub fn limit<T>(&mut self, rewrites: &mut Vec<T>) {
+        if let Some(left) = &mut self.rewrites_left {
+            rewrites.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= rewrites.len() as u64;
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Small constants, read at once: shapes, axes, biases.
+
+use crate::{
+    error::Result,
+    ir::{AttributeValue, DataType, Elements, Model, Tensor, ValueId},
+    quant,
+};
+
+/// The dense constant that `value` is: an initializer that callers cannot replace, or the
+/// result of a `Constant` node.
+pub fn source_tensor(model: &Model, value: ValueId) -> Option<&Tensor> {
+    if let Some(tensor) = model.tensor(value) {
+        return (!model.is_overridable(value)).then_some(tensor);
+    }
+    let node = &model.nodes[model.producer(value)?];
+    match (node.is("Constant"), node.attribute("value")) {
+        (true, Some(AttributeValue::Tensor(t))) => Some(t),
+        _ => None,
+    }
+}
+
+/// The elements of an int64 or int32 constant; `None` when `value` is not one.
+///
+/// # Errors
+/// They cannot be read.
+pub fn int_elements(model: &Model, value: ValueId) -> Result<Option<Vec<i64>>> {
+    let ints = |tensor: &Tensor| -> Result<Option<Vec<i64>>> {
+        let Elements::Data(data) = &tensor.elements else {
+            return Ok(None);
+        };
+        let bytes = data.read_all()?;
+        Ok(match tensor.dtype {
+            DataType::Int64 => {
+                let (elements, _) = bytes.as_chunks();
+                Some(elements.iter().map(|b| i64::from_le_bytes(*b)).collect())
+            }
+            DataType::Int32 => {
+                let (elements, _) = bytes.as_chunks();
+                Some(
+                    elements
+                        .iter()
+                        .map(|b| i32::from_le_bytes(*b).into())
+                        .collect(),
+                )
+            }
+            _ => None,
+        })
+    };
+    if let Some(tensor) = source_tensor(model, value) {
+        return ints(tensor);
+    }
+    // Constant nodes have short forms for lists.
+    let node = model.producer(value).map(|n| &model.nodes[n]);
+    Ok(match node {
+        Some(node) if node.is("Constant") => match node.attributes.first().map(|a| &a.value) {
+            Some(AttributeValue::Ints(i)) => Some(i.clone()),
+            Some(AttributeValue::Int(i)) => Some(vec![*i]),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+/// The elements of a floating-point tensor, as f32; `None` for other types.
+///
+/// # Errors
+/// They cannot be read.
+pub fn float_elements(tensor: &Tensor) -> Result<Option<Vec<f32>>> {
+    let (Elements::Data(data), true) = (&tensor.elements, tensor.dtype.is_float()) else {
+        return Ok(None);
+    };
+    let bytes = data.read_all()?;
+    let mut out = vec![0.0; (bytes.len() as u64 * 8 / tensor.dtype.bits()) as usize];
+    match tensor.dtype {
+        DataType::Float => quant::f32_from_le(&bytes, &mut out),
+        DataType::Float16 => quant::f32_from_f16(&bytes, &mut out),
+        DataType::Bfloat16 => quant::f32_from_bf16(&bytes, &mut out),
+        DataType::Double => quant::f32_from_f64(&bytes, &mut out),
+        _ => unreachable!("is_float"),
+    }
+    Ok(Some(out))
+}

@@ -1,0 +1,12 @@
+//! Constants as passes see them: through the nodes that only rename, cast or rearrange
+//! them, and as the recipes that quantize them.
+
+mod constant;
+mod matrix;
+mod recipe;
+mod trace;
+
+pub use constant::{float_elements, int_elements, source_tensor};
+pub use matrix::{Layout, MatrixView};
+pub use recipe::{CODES, QuantizeBlocks, SCALES, ZERO_POINTS};
+pub use trace::{Untraceable, Weight, trace};
