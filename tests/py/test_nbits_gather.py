@@ -69,6 +69,7 @@ LEFT = [
     gather("axis_minus_1", random(10, 64), axis=-1, left="axis"),
     gather("odd_width", random(10, 33), left="odd-width"),
     gather("bits_2_width_6", random(10, 6), args=("--bits", 2), left="odd-width"),
+    gather("rank_1", random(10), left="rank"),
     gather("rank_3", random(10, 4, 16), left="rank"),
     gather("no_columns", random(10, 0), left="empty"),
     gather("excluded", random(10, 64), args=("--exclude", "g"), left="excluded"),
@@ -104,12 +105,6 @@ def test_table_through_constant_node_and_cast(onnxq):
     weights = {"T": Weight(HALF_TABLE.astype(np.float32), "rows")}
     # the substituted table is stored as float16
     check(Case("cast", build, {"ids": IDS}, weights, gathers=1, tight=HALF_ROUNDING), onnxq)
-
-
-def test_vector_is_no_table(onnxq):
-    """A number for each index is no weight either: left without a remark."""
-    case = gather("rank 1", random(1000), left="rank")
-    check(replace(case, left={}), onnxq)
 
 
 def test_integer_table_is_no_weight(onnxq):
