@@ -141,36 +141,49 @@ impl ShareWeights {
         let mut merges = Vec::new();
         for (i, copy) in candidates.iter().enumerate() {
             let [plain, transposed] = &signatures[i];
+            // Who reads a copy has to see what is kept.
+            let sees = |gone: usize, kept: usize| {
+                let home = |c: usize| model.home(candidates[c].value);
+                model.is_within(home(gone), home(kept))
+            };
             let key = (copy.dtype, copy.dims.to_vec(), plain.as_slice());
             let mut merge = None;
             for &j in buckets.get(&key).into_iter().flatten() {
-                if !replaced[j] && equal(&candidates[j], copy)? {
+                if !replaced[j] && sees(i, j) && equal(&candidates[j], copy)? {
                     merge = Some((j, i, false));
                     break;
                 }
             }
             if merge.is_none() && self.transposed && !transposed.is_empty() {
+                // A table that is gathered from is kept: its rows are what is read.
+                let gathered = is_gathered(model, uses, copy.value);
                 let dims = copy.dims.iter().rev().copied().collect();
                 let key = (copy.dtype, dims, transposed.as_slice());
                 for &j in buckets.get(&key).into_iter().flatten() {
-                    if !replaced[j] && equal_transposed(&candidates[j], copy)? {
-                        // A table that is gathered from is kept: its rows are what is read.
-                        let gathered = is_gathered(model, uses, copy.value);
-                        merge = Some(if gathered { (i, j, true) } else { (j, i, true) });
+                    let (kept, gone) = match gathered && sees(j, i) {
+                        true => (i, j),
+                        false => (j, i),
+                    };
+                    let fits = !replaced[j] && sees(gone, kept);
+                    if fits && equal_transposed(&candidates[j], copy)? {
+                        merge = Some((kept, gone, true));
                         break;
                     }
                 }
             }
             if let Some((kept, gone, transposed)) = merge {
-                let (kept_value, copy_value) = (candidates[kept].value, candidates[gone].value);
-                if model.is_within(model.home(copy_value), model.home(kept_value)) {
-                    replaced[gone] = true;
-                    merges.push(Merge {
-                        kept: kept_value,
-                        copy: copy_value,
-                        transposed,
-                    });
+                let (kept, copy) = (candidates[kept].value, candidates[gone].value);
+                replaced[gone] = true;
+                // What the one that goes now stood for goes to the one that is kept.
+                for earlier in merges.iter_mut().filter(|m: &&mut Merge| m.kept == copy) {
+                    earlier.kept = kept;
+                    earlier.transposed ^= transposed;
                 }
+                merges.push(Merge {
+                    kept,
+                    copy,
+                    transposed,
+                });
             }
             if !replaced[i] {
                 let key = (copy.dtype, copy.dims.to_vec(), plain.as_slice());

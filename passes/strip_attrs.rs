@@ -136,7 +136,9 @@ impl StripAttrs {
             count += self.strip(&mut model.doc_string, &mut model.metadata);
         }
         for graph in model.reachable_graphs() {
-            for value in model.values_of(graph) {
+            // Entries of `value_info` may describe values that nothing makes.
+            let listed = model.graphs[graph].value_info.clone();
+            for value in model.values_of(graph).into_iter().chain(listed) {
                 let value = &mut model.values[value];
                 if let Some(info) = &mut value.info {
                     count += self.strip(&mut info.doc_string, &mut info.metadata);

@@ -68,7 +68,11 @@ impl Nbits {
         cx: &mut PassContext,
     ) {
         let (mut groups, members) = self.group(model, &plans, cx);
-        let operands: Vec<ValueId> = plans.iter().map(|(_, p)| p.operand).collect();
+        // Any of these may be read no more: the weight, and a C that went into the bias.
+        let operands = plans
+            .iter()
+            .flat_map(|(node, _)| &model.nodes[*node].inputs);
+        let operands: Vec<ValueId> = operands.flatten().copied().collect();
         let mut edit = Edit::new(model);
         for ((node, plan), &group) in plans.iter().zip(&members) {
             let group = &mut groups[group];

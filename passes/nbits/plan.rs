@@ -17,8 +17,6 @@ const REMARK_FROM: u64 = 4096;
 pub(super) struct Plan {
     /// The weight, as the matrix that gets quantized.
     pub(super) matrix: MatrixView,
-    /// The operand that it was reached from.
-    pub(super) operand: ValueId,
     pub(super) kind: Kind,
 }
 
@@ -138,7 +136,6 @@ impl Nbits {
                 let unsqueeze = missing_axes(model, &matrix, a)?;
                 return Ok(Plan {
                     matrix,
-                    operand: b,
                     kind: Kind::Linear(Linear {
                         unsqueeze,
                         ..linear
@@ -178,11 +175,7 @@ impl Nbits {
                 return decline(Reason::Rank, message, bytes);
             }
         };
-        Ok(Plan {
-            matrix,
-            operand: a,
-            kind,
-        })
+        Ok(Plan { matrix, kind })
     }
 
     fn plan_gemm(&self, model: &Model, node: NodeId) -> Step<Plan> {
@@ -216,7 +209,6 @@ impl Nbits {
         };
         Ok(Plan {
             matrix,
-            operand: b,
             kind: Kind::Linear(Linear {
                 gemm: true,
                 x: a,
@@ -236,9 +228,8 @@ impl Nbits {
         };
         // Gathers from shapes and index tables are no weights.
         let traced = trace(model, data)?;
-        match &traced {
-            Err(Untraceable::NotConstant | Untraceable::Dtype(_)) => return Err(Left::Ignored),
-            _ => {}
+        if let Err(Untraceable::NotConstant | Untraceable::Dtype(_)) = traced {
+            return Err(Left::Ignored);
         }
         let matrix = self.weight(model, node, data, 0)?;
         let bytes = matrix.weight.bytes();
@@ -262,7 +253,6 @@ impl Nbits {
         }
         Ok(Plan {
             matrix,
-            operand: data,
             kind: Kind::Gather { indices },
         })
     }
@@ -301,6 +291,10 @@ fn untraceable(model: &Model, operand: ValueId, why: &Untraceable) -> Left {
 /// A float constant of some size under an operator without quantized form.
 fn other_operator(model: &Model, node: NodeId) -> Left {
     let n = &model.nodes[node];
+    let quantized = ["MatMulNBits", "GatherBlockQuantized"];
+    if n.domain() == "com.microsoft" && quantized.contains(&&*n.op_type) {
+        return Verdict::Ignore;
+    }
     let followed = [
         "Identity",
         "Cast",

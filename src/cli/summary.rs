@@ -92,14 +92,17 @@ impl Summary {
 
     /// Fails before any work where the report could not be written after it.
     pub(crate) fn check_path(json: Option<&Path>) -> Result<()> {
-        let folder = json
-            .and_then(Path::parent)
-            .filter(|f| !f.as_os_str().is_empty());
-        match folder {
-            Some(folder) if !folder.is_dir() => Err(Error::input(format!(
-                "--json: `{}` is not a folder",
-                folder.display()
-            ))),
+        let Some(json) = json else {
+            return Ok(());
+        };
+        match json.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+                Err(Error::input(format!(
+                    "--json `{}`: `{}` is not a folder",
+                    json.display(),
+                    folder.display()
+                )))
+            }
             _ => Ok(()),
         }
     }

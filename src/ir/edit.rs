@@ -75,7 +75,8 @@ impl<'m> Edit<'m> {
 
     /// Makes `tensor` a constant that `graph` and everything inside it can read, named
     /// `name` or like it. It becomes an initializer; inside a function, which has none, a
-    /// `Constant` node. Up to IR version 3 the main graph lists it as an input too.
+    /// `Constant` node. Up to IR version 3 every initializer is an input too: the main graph
+    /// then has it, also for a subgraph, whose inputs are decided by its node.
     pub fn add_constant(&mut self, graph: GraphId, name: &str, mut tensor: Tensor) -> ValueId {
         if self.model.function_of(graph).is_some() {
             tensor.name = None;
@@ -85,7 +86,8 @@ impl<'m> Edit<'m> {
             node.attributes = vec![Attribute::new("value", value)];
             return self.insert_first(node, name);
         }
-        let listed = self.model.ir_version.unwrap_or(0) < 4 && graph == self.model.main;
+        let listed = self.model.ir_version.unwrap_or(0) < 4;
+        let graph = if listed { self.model.main } else { graph };
         let def = match listed {
             true => Def::Input(graph),
             false => Def::Initializer(graph),
@@ -197,8 +199,9 @@ impl<'m> Edit<'m> {
     pub fn finish(mut self) {
         for graph in std::mem::take(&mut self.touched) {
             let old = std::mem::take(&mut self.model.graphs[graph].nodes);
-            let mut new = self.leading.remove(&graph).unwrap_or_default();
-            for node in old {
+            let mut new = Vec::with_capacity(old.len());
+            let leading = self.leading.remove(&graph).unwrap_or_default();
+            for node in leading.into_iter().chain(old) {
                 self.emit(node, &mut new);
             }
             self.model.graphs[graph].nodes = new;
@@ -305,6 +308,20 @@ fn feed(mut node: Node, value: ValueId) -> Node {
     node
 }
 
+/// The values of outer graphs that `graph` uses, once for each use. What is inside goes
+/// with the graph and is not among them.
+fn captured_uses(model: &Model, graph: GraphId) -> Vec<ValueId> {
+    let mut uses = Vec::new();
+    for inner in model.graphs_within(graph) {
+        for &node in &model.graphs[inner].nodes {
+            uses.extend(model.nodes[node].inputs.iter().flatten());
+        }
+        uses.extend(model.graphs[inner].outputs.iter().map(|o| o.value));
+    }
+    uses.retain(|&v| !model.is_within(model.home(v), graph));
+    uses
+}
+
 /// Removes each of `candidates` that nothing uses any more, and whatever only that one
 /// used in turn: initializers, and the nodes that make them when these have no other
 /// result in use. Graph inputs stay, except (up to IR version 3) those that are listed
@@ -335,14 +352,7 @@ pub fn remove_unused(model: &mut Model, candidates: &[ValueId]) -> Vec<ValueId> 
                 erased[node] = true;
                 // Captures of its subgraphs become unused with it.
                 let graphs: Vec<GraphId> = model.nodes[node].subgraphs().collect();
-                let captured = graphs.iter().flat_map(|&g| {
-                    model.graphs_within(g).into_iter().flat_map(|g| {
-                        let nodes = model.graphs[g].nodes.iter();
-                        let operands = nodes.flat_map(|&n| model.nodes[n].inputs.iter().flatten());
-                        let outputs = model.graphs[g].outputs.iter().map(|o| &o.value);
-                        operands.chain(outputs).copied().collect::<Vec<_>>()
-                    })
-                });
+                let captured = graphs.iter().flat_map(|&g| captured_uses(model, g));
                 let inputs = model.nodes[node].inputs.iter().flatten().copied();
                 for operand in inputs.chain(captured).collect::<Vec<_>>() {
                     count[operand] -= 1;
@@ -373,3 +383,6 @@ pub fn remove_unused(model: &mut Model, candidates: &[ValueId]) -> Vec<ValueId> 
     }
     removed
 }
+
+#[cfg(test)]
+mod tests;

@@ -217,3 +217,38 @@ impl PassContext {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_used_up() {
+        let mut cx = PassContext {
+            rewrites_left: Some(3),
+            ..PassContext::default()
+        };
+        let mut left = |count: usize| {
+            let mut rewrites = vec![(); count];
+            cx.limit(&mut rewrites);
+            rewrites.len()
+        };
+        assert_eq!([left(2), left(0), left(2), left(2)], [2, 0, 1, 0]);
+        let mut rewrites = vec![(); 5];
+        PassContext::default().limit(&mut rewrites);
+        assert_eq!(rewrites.len(), 5, "no limit");
+    }
+
+    #[test]
+    fn counters_add_up() {
+        let mut cx = PassContext::default();
+        cx.count("a", 2);
+        cx.count("a", 3);
+        cx.count("b", 0);
+        assert_eq!((cx.statistics["a"], cx.statistics["b"]), (5, 0));
+        assert_eq!(
+            [Changed::count(0), Changed::count(2)],
+            [Changed::No, Changed::Yes(2)]
+        );
+    }
+}

@@ -186,3 +186,114 @@ impl fmt::Display for Options {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static DECLARED: &[OptionInfo] = &[
+        OptionInfo {
+            name: "flag",
+            kind: OptionKind::Flag,
+            default: "true",
+            help: "",
+        },
+        OptionInfo {
+            name: "int",
+            kind: OptionKind::Int(&[-1, 16]),
+            default: "16",
+            help: "",
+        },
+        OptionInfo {
+            name: "choice",
+            kind: OptionKind::Choice(&["a", "b"]),
+            default: "a",
+            help: "",
+        },
+        OptionInfo {
+            name: "list",
+            kind: OptionKind::List,
+            default: "",
+            help: "",
+        },
+    ];
+
+    #[test]
+    fn defaults_and_values() {
+        let mut options = Options::none(DECLARED);
+        assert!(options.flag("flag") && !options.has("flag"));
+        assert_eq!((options.int("int"), options.choice("choice")), (16, "a"));
+        assert!(options.list("list").is_empty());
+        for (name, value) in [
+            ("flag", "false"),
+            ("int", "-1"),
+            ("choice", "b"),
+            ("list", "x"),
+            ("list", ""),
+        ] {
+            options.set(name, Some(value)).unwrap();
+        }
+        assert!(!options.flag("flag") && options.has("flag"));
+        assert_eq!((options.int("int"), options.choice("choice")), (-1, "b"));
+        assert_eq!(options.list("list"), ["x", ""]);
+        assert_eq!(
+            options.to_string(),
+            "{flag=false,int=-1,choice=b,list=x,list=\"\"}"
+        );
+    }
+
+    #[test]
+    fn what_an_option_does_not_take() {
+        let cases = [
+            (
+                "flag",
+                Some("yes"),
+                "option `flag` is `yes`; expected true or false",
+            ),
+            ("int", Some("17"), "option `int` is `17`; expected -1, 16"),
+            ("int", Some(""), "option `int` is ``; expected -1, 16"),
+            ("choice", Some("A"), "option `choice` is `A`; expected a, b"),
+            (
+                "list",
+                None,
+                "option `list` has no value; expected text, may be repeated",
+            ),
+            (
+                "other",
+                None,
+                "unknown option `other`; expected one of flag, int, choice, list",
+            ),
+        ];
+        for (name, value, expected) in cases {
+            let error = Options::none(DECLARED).set(name, value).unwrap_err();
+            assert_eq!(error.chain(), expected);
+        }
+        let error = Options::none(&[]).set("other", None).unwrap_err();
+        assert_eq!(error.chain(), "unknown option `other`; the pass takes none");
+        let mut options = Options::none(DECLARED);
+        options.set("flag", None).unwrap();
+        let error = options.set("flag", Some("true")).unwrap_err();
+        assert_eq!(error.chain(), "option `flag` is given twice");
+    }
+
+    #[test]
+    fn globs_match_whole_names_and_slashes() {
+        let mut options = Options::none(DECLARED);
+        assert!(!options.globs("list").unwrap().is_match(""));
+        options.set("list", Some("/layers.*/q")).unwrap();
+        options.set("list", Some("[ab]?")).unwrap();
+        let globs = options.globs("list").unwrap();
+        for name in ["/layers.0/q", "/layers.0/attn/q", "a1"] {
+            assert!(globs.is_match(name), "{name}");
+        }
+        for name in ["/layers.0/q/x", "x/layers.0/q", "a", "c1"] {
+            assert!(!globs.is_match(name), "{name}");
+        }
+        options.set("list", Some("[")).unwrap();
+        let message = options.globs("list").unwrap_err().chain();
+        assert!(
+            message.starts_with("option `list`: `[` is no glob"),
+            "{message}"
+        );
+    }
+}

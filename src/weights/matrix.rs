@@ -63,3 +63,47 @@ impl MatrixView {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Data, EntityId, ValueId};
+
+    fn view(dims: &[u64], strides: &[u64], n_axis: usize) -> Option<(u64, u64, Layout)> {
+        let weight = Weight {
+            root: ValueId::from_index(0),
+            data: Data::Bytes(Vec::new().into()),
+            stored: DataType::Float,
+            dtype: DataType::Float,
+            rounding: None,
+            dims: dims.to_vec(),
+            strides: strides.to_vec(),
+        };
+        MatrixView::new(weight, n_axis).map(|m| (m.n, m.k, m.layout))
+    }
+
+    #[test]
+    fn layouts() {
+        use Layout::{Columns, Rows};
+        // As stored, and transposed.
+        assert_eq!(view(&[3, 5], &[5, 1], 0), Some((3, 5, Rows)));
+        assert_eq!(view(&[3, 5], &[5, 1], 1), Some((5, 3, Columns)));
+        assert_eq!(view(&[3, 5], &[1, 3], 0), Some((3, 5, Columns)));
+        assert_eq!(view(&[3, 5], &[1, 3], 1), Some((5, 3, Rows)));
+        // With one row or one term both hold; contiguous blocks are read faster.
+        assert_eq!(view(&[1, 5], &[0, 1], 0), Some((1, 5, Rows)));
+        assert_eq!(view(&[1, 5], &[0, 1], 1), Some((5, 1, Rows)));
+        assert_eq!(view(&[1, 1], &[0, 0], 1), Some((1, 1, Rows)));
+        assert_eq!(view(&[1, 1, 3, 5], &[0, 0, 5, 1], 0), Some((3, 5, Rows)));
+    }
+
+    #[test]
+    fn what_is_no_matrix() {
+        assert_eq!(view(&[], &[], 0), None);
+        assert_eq!(view(&[5], &[1], 0), None);
+        assert_eq!(view(&[2, 3, 5], &[15, 5, 1], 0), None);
+        // Part of a larger tensor.
+        assert_eq!(view(&[3, 5], &[10, 1], 0), None);
+        assert_eq!(view(&[3, 5], &[5, 2], 0), None);
+    }
+}

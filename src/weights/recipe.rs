@@ -313,3 +313,287 @@ impl Produce for QuantizeBlocks {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ir::{EntityId, ValueId},
+        quant::{ScaleType, quantize_columns_ref, quantize_rows_ref},
+        weights::Weight,
+    };
+
+    struct Case {
+        layout: Layout,
+        n: u64,
+        k: u64,
+        stored: DataType,
+        rounding: Option<DataType>,
+        spec: BlockSpec,
+        factor: f32,
+        padded: bool,
+    }
+
+    fn spec(bits: u8, block: usize, symmetric: bool, scale: ScaleType) -> BlockSpec {
+        BlockSpec::new(bits, block, symmetric, scale).unwrap()
+    }
+
+    impl Case {
+        fn new(layout: Layout, n: u64, k: u64) -> Case {
+            Case {
+                layout,
+                n,
+                k,
+                stored: DataType::Float,
+                rounding: None,
+                spec: spec(4, 16, false, ScaleType::F32),
+                factor: 1.0,
+                padded: true,
+            }
+        }
+
+        /// No two blocks alike; no value that all types hold exactly.
+        fn source(&self) -> Vec<u8> {
+            let value = |i: u64| {
+                let hash = i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+                (hash % 20011) as f64 / 7919.0 - 1.2
+            };
+            let values = (0..self.n * self.k).map(value);
+            match self.stored {
+                DataType::Float => values.flat_map(|x| (x as f32).to_le_bytes()).collect(),
+                DataType::Float16 => values
+                    .flat_map(|x| f16::from_f64(x).to_le_bytes())
+                    .collect(),
+                DataType::Bfloat16 => values
+                    .flat_map(|x| bf16::from_f64(x).to_le_bytes())
+                    .collect(),
+                _ => values.flat_map(f64::to_le_bytes).collect(),
+            }
+        }
+
+        fn recipe(&self, source: Vec<u8>) -> QuantizeBlocks {
+            let weight = Weight {
+                root: ValueId::from_index(0),
+                data: Data::Bytes(source.into()),
+                stored: self.stored,
+                dtype: self.rounding.unwrap_or(self.stored),
+                rounding: self.rounding,
+                dims: Vec::new(),
+                strides: Vec::new(),
+            };
+            let matrix = MatrixView {
+                weight,
+                n: self.n,
+                k: self.k,
+                layout: self.layout,
+            };
+            QuantizeBlocks::new("W", &matrix, self.spec, self.factor, self.padded)
+        }
+
+        /// The whole matrix by the definition, element by element.
+        fn expected(&self, source: &[u8]) -> [Vec<u8>; 3] {
+            let (n, k, spec) = (self.n as usize, self.k as usize, &self.spec);
+            let typed = match self.stored {
+                DataType::Float => Source::F32Le(source),
+                DataType::Float16 => Source::F16Le(source),
+                DataType::Bfloat16 => Source::Bf16Le(source),
+                _ => Source::F64Le(source),
+            };
+            let round = |x: f32| match self.rounding {
+                Some(DataType::Float16) => f16::from_f32(x).to_f32(),
+                Some(_) => bf16::from_f32(x).to_f32(),
+                None => x,
+            };
+            let floats: Vec<f32> = (0..n * k).map(|i| round(typed.get(i))).collect();
+            let mut codes = vec![0; spec.codes_len(n, k)];
+            let mut scales = vec![0; spec.scales_len(n, k)];
+            let mut zero_points = vec![0; spec.zero_points_len(n, k)];
+            let out = Out {
+                codes: &mut codes,
+                scales: &mut scales,
+                zero_points: &mut zero_points,
+            };
+            match self.layout {
+                Layout::Rows => {
+                    quantize_rows_ref(spec, Matrix::new(Source::F32(&floats), n, k), out)
+                }
+                Layout::Columns => {
+                    quantize_columns_ref(spec, Matrix::new(Source::F32(&floats), k, n), out)
+                }
+            }
+            .unwrap();
+            if !self.padded {
+                let width = k * usize::from(spec.bits()) / 8;
+                let rows = codes.chunks(spec.codes_len(1, k));
+                codes = rows.flat_map(|row| &row[..width]).copied().collect();
+            }
+            let factor = self.factor;
+            let scales = match spec.scale() {
+                ScaleType::F16 => scales
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|b| f16::from_le_bytes(*b).to_f32() * factor)
+                    .flat_map(|x| f16::from_f32(x).to_le_bytes())
+                    .collect(),
+                _ => scales
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .flat_map(|b| (f32::from_le_bytes(*b) * factor).to_le_bytes())
+                    .collect(),
+            };
+            [codes, scales, zero_points]
+        }
+
+        /// Checks every output; how many tiles there are.
+        fn check(&self) -> u64 {
+            let source = self.source();
+            let expected = self.expected(&source);
+            let recipe = self.recipe(source);
+            let mut whole: Vec<Vec<u8>> = (0..recipe.outputs())
+                .map(|o| vec![0xff; recipe.len(o) as usize])
+                .collect();
+            for tile in 0..recipe.tiles() {
+                let range = |o: usize| {
+                    let r = recipe.range(tile, o);
+                    r.start as usize..r.end as usize
+                };
+                let parts = whole.iter_mut().enumerate();
+                let mut parts: Vec<&mut [u8]> =
+                    parts.map(|(o, whole)| &mut whole[range(o)]).collect();
+                recipe.produce(tile, &mut parts).unwrap();
+            }
+            for (output, found) in whole.iter().enumerate() {
+                let same = *found == expected[output];
+                assert!(same, "output {output} of [{}, {}]", self.n, self.k);
+            }
+            recipe.tiles()
+        }
+    }
+
+    #[test]
+    fn rows_cross_tiles() {
+        use Layout::Rows;
+        assert_eq!(Case::new(Rows, 5, 48).check(), 1);
+        assert_eq!(Case::new(Rows, 9001, 40).check(), 2);
+        // Rows longer than a step are a tile each.
+        assert_eq!(Case::new(Rows, 3, 263_001).check(), 3);
+    }
+
+    #[test]
+    fn columns_cross_steps() {
+        use Layout::Columns;
+        for (n, k) in [(5, 48), (600, 1000), (20_001, 37)] {
+            assert_eq!(Case::new(Columns, n, k).check(), 1);
+        }
+        // A step then ends where zero points do not fill a byte of their own accord.
+        for bits in [2, 8] {
+            let spec = spec(bits, 32, false, ScaleType::F32);
+            let case = Case::new(Columns, 3000, 200);
+            assert_eq!(Case { spec, ..case }.check(), 1);
+        }
+    }
+
+    #[test]
+    fn columns_cross_panels() {
+        let spec = spec(8, 16, false, ScaleType::F32);
+        let case = Case::new(Layout::Columns, 2103, 3201);
+        assert_eq!(Case { spec, ..case }.check(), 2);
+    }
+
+    #[test]
+    fn every_source_type_and_rounding() {
+        let types = [
+            (DataType::Float16, None),
+            (DataType::Bfloat16, None),
+            (DataType::Double, None),
+            (DataType::Float, Some(DataType::Float16)),
+            (DataType::Float, Some(DataType::Bfloat16)),
+            (DataType::Double, Some(DataType::Float16)),
+        ];
+        for (stored, rounding) in types {
+            for layout in [Layout::Rows, Layout::Columns] {
+                for scale in [ScaleType::F32, ScaleType::F16] {
+                    let case = Case {
+                        stored,
+                        rounding,
+                        spec: spec(4, 32, true, scale),
+                        factor: 0.3,
+                        ..Case::new(layout, 70, 211)
+                    };
+                    case.check();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_without_padding() {
+        for layout in [Layout::Rows, Layout::Columns] {
+            for (n, k, bits) in [(7, 38, 4), (7, 20, 2), (20_001, 38, 4), (9001, 36, 8)] {
+                let case = Case {
+                    spec: spec(bits, 16, true, ScaleType::F32),
+                    padded: false,
+                    ..Case::new(layout, n, k)
+                };
+                case.check();
+            }
+        }
+    }
+
+    #[test]
+    fn any_range_can_be_read() {
+        use std::sync::Arc;
+
+        let case = Case::new(Layout::Rows, 9001, 40);
+        let source = case.source();
+        let expected = case.expected(&source);
+        let recipe: Arc<dyn Produce> = Arc::new(case.recipe(source));
+        for output in [CODES, SCALES, ZERO_POINTS] {
+            let data = Data::Computed {
+                recipe: recipe.clone(),
+                output,
+            };
+            let (len, tile) = (data.len(), recipe.range(0, output).end);
+            assert_eq!(len, expected[output].len() as u64);
+            for (from, to) in [(0, 1), (tile - 1, tile + 1), (tile, tile), (1, len - 1)] {
+                let mut out = vec![0xff; (to - from) as usize];
+                data.read_at(from, &mut out).unwrap();
+                let same = out == expected[output][from as usize..to as usize];
+                assert!(same, "{from}..{to} of output {output}");
+            }
+        }
+    }
+
+    #[test]
+    fn errors_name_the_weight_and_the_element_as_it_is_stored() {
+        let message = |layout, at: usize, x: f32, factor: f32| {
+            let case = Case {
+                factor,
+                spec: spec(4, 16, true, ScaleType::F16),
+                ..Case::new(layout, 600, 1000)
+            };
+            let mut source = case.source();
+            source[4 * at..4 * at + 4].copy_from_slice(&x.to_le_bytes());
+            let recipe: std::sync::Arc<dyn Produce> = std::sync::Arc::new(case.recipe(source));
+            let data = Data::Computed { recipe, output: 0 };
+            data.read_all().unwrap_err().chain()
+        };
+        let nan = "is NaN or infinite; --allow-nonfinite leaves such weights as they are";
+        assert_eq!(
+            message(Layout::Rows, 599 * 1000 + 7, f32::NAN, 1.0),
+            format!("weight `W`: element [599, 7] {nan}")
+        );
+        // In the last of several steps.
+        assert_eq!(
+            message(Layout::Columns, 999 * 600 + 7, f32::INFINITY, 1.0),
+            format!("weight `W`: element [999, 7] {nan}")
+        );
+        assert_eq!(
+            message(Layout::Columns, 999 * 600 + 7, 1e7, 1.0),
+            "weight `W` ([600, 1000] as quantized): the scale of a block in row 7 overflows its type"
+        );
+        assert!(message(Layout::Rows, 0, 0.0, 1e9).starts_with("weight `W`: "));
+    }
+}

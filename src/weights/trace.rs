@@ -287,4 +287,115 @@ mod tests {
         assert_eq!(row_major(&[2, 1, 3]), [3, 0, 1]);
         assert_eq!(row_major(&[]), [0u64; 0]);
     }
+
+    fn model(body: &str) -> Model {
+        let text = format!("<ir_version: 10, opset_import: [\"\" : 21]>\ng {body}");
+        crate::text::parse(&text).unwrap_or_else(|e| panic!("{}", e.chain()))
+    }
+
+    /// What the first operand of the last node comes from.
+    fn last(model: &Model) -> Result<Weight, Untraceable> {
+        let node = *model.graphs[model.main].nodes.last().unwrap();
+        trace(model, model.nodes[node].input(0).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn paths_compose() {
+        let model = model(
+            "() => (float[5,3] y) <float16[1,3,5] W = {ramp(1)}, int64[2] s = {0,-1}> {
+               a = Cast <to = 1> (W)
+               b = Squeeze (a)
+               c = Reshape (b, s)
+               d = Transpose (c)
+               e = Identity (d)
+               y = Relu (e)
+            }",
+        );
+        let weight = last(&model).unwrap();
+        assert_eq!(&*model.values[weight.root].name, "W");
+        assert_eq!(
+            (weight.dims, weight.strides),
+            (vec![5, 3], vec![1, 5]),
+            "the transpose is only in the strides"
+        );
+        let (stored, dtype) = (weight.stored, weight.dtype);
+        assert_eq!((stored, dtype), (DataType::Float16, DataType::Float));
+        assert_eq!(weight.rounding, None);
+    }
+
+    #[test]
+    fn transposes_of_higher_rank_and_unit_axes() {
+        let model = model(
+            "() => (y) <float[2,1,3] W = {ramp(1)}, int64[2] u = {0,-1}> {
+               a = Transpose <perm = [2, 1, 0]> (W)
+               b = Unsqueeze (a, u)
+               y = Relu (b)
+            }",
+        );
+        let weight = last(&model).unwrap();
+        assert_eq!(weight.dims, [1, 3, 1, 2, 1]);
+        assert_eq!(weight.strides, [0, 1, 0, 3, 0]);
+    }
+
+    #[test]
+    fn casts() {
+        use DataType::{Bfloat16, Double, Float, Float16};
+        for (stored, casts, expected) in [
+            ("float", "10", Ok((Float16, Some(Float16)))),
+            ("float", "10 1", Ok((Float, Some(Float16)))),
+            ("float", "11 1", Ok((Float, None))),
+            ("double", "16 11", Ok((Double, Some(Bfloat16)))),
+            ("float", "10 1 10", Ok((Float16, Some(Float16)))),
+            ("float16", "10", Ok((Float16, None))),
+            // Rounded twice.
+            ("float", "10 16", Err(Untraceable::Dtype(Bfloat16))),
+            ("bfloat16", "10", Err(Untraceable::Dtype(Float16))),
+            ("float", "7 1", Err(Untraceable::Dtype(DataType::Int64))),
+        ] {
+            let mut body = format!("() => (y) <{stored}[2,3] v = {{ramp(1)}}> {{\n");
+            let mut at = "v".to_owned();
+            for to in casts.split(' ') {
+                body.push_str(&format!("c{at} = Cast <to = {to}> ({at})\n"));
+                at.insert(0, 'c');
+            }
+            let model = model(&format!("{body}y = Relu ({at})\n}}"));
+            let found = last(&model).map(|w| (w.dtype, w.rounding));
+            assert_eq!(found, expected, "{stored} to {casts}");
+        }
+    }
+
+    #[test]
+    fn why_not() {
+        let rearranged = |op: &str| Untraceable::Rearranged(op.to_owned());
+        let int = Untraceable::Dtype(DataType::Int64);
+        for (body, expected) in [
+            (
+                "(float[2] x) => (y) { y = Relu (x) }",
+                Untraceable::NotConstant,
+            ),
+            (
+                "(float[2] x) => (y) { a = Neg (x) b = Identity (a) y = Relu (b) }",
+                Untraceable::NotConstant,
+            ),
+            (
+                "(float[2] W) => (y) <float[2] W = {1,2}> { b = Identity (W) y = Relu (b) }",
+                Untraceable::Overridable,
+            ),
+            ("() => (y) <int64[2] W = {1,2}> { y = Neg (W) }", int),
+            (
+                "() => (y) <float[2,3] W = {ramp(1)}, int64[1] s = {6}> { a = Reshape (W, s) y = Neg (a) }",
+                rearranged("Reshape"),
+            ),
+            (
+                "(int64[1] s) => (y) <float[1,3] W = {ramp(1)}> { a = Squeeze (W, s) y = Neg (a) }",
+                rearranged("Squeeze"),
+            ),
+            (
+                "() => (y) <float[2,3] W = {ramp(1)}> { a = Transpose <perm = [0, 0]> (W) y = Neg (a) }",
+                rearranged("Transpose"),
+            ),
+        ] {
+            assert_eq!(last(&model(body)).unwrap_err(), expected, "{body}");
+        }
+    }
 }
