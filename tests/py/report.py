@@ -21,14 +21,8 @@ class Report:
         return {reason for name, reason in self.remarks() if name == node}
 
     def remarks(self) -> list[tuple[str, str]]:
-        """Node names and reason codes."""
-        return [(node_name(remark["node"]), remark["reason"]) for remark in self.fields["remarks"]]
+        """Node names and reason codes; a node without a name goes by its first output."""
+        return [(remark["node"], remark["reason"]) for remark in self.fields["remarks"]]
 
     def weights(self) -> list[dict]:
         return self.fields["weights"]
-
-
-def node_name(place: str) -> str:
-    """The report gives a place, such as "node `a` in graph `b`"; the node comes first."""
-    quoted = place.split("`")
-    return quoted[1] if len(quoted) > 1 else place

@@ -82,7 +82,7 @@ def test_glassllm(real_model, onnxq):
     found = language_model.log_probabilities(onnxq.dir / "out.onnx", chunks)
     compared = language_model.compare(plain, found, chunks)
     print(compared)
-    # On random tokens, and with ONNX Runtime's codes in the linears only: 0.0093 nats.
+    # On random tokens: 0.0210 nats, and 0.0093 when ONNX Runtime quantizes the linears only.
     assert compared.divergence < 0.05
 
 

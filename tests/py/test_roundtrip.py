@@ -140,22 +140,23 @@ def test_overlong_varints(onnxq):
 
 
 def external_model(folder: Path, fields: list[dict[str, object]], data: bytes) -> ModelProto:
-    """Weights `W0`, `W1`, ... of 8 x 64 floats (large enough for a side file) in `side.bin`, described by `fields`."""
+    """Weights `W0`, `W1`, ... of 8 x 256 floats in `side.bin`, described by `fields`."""
     (folder / "side.bin").write_bytes(data)
     b = GraphBuilder()
     b.input("x", (2, 8))
     for index, described in enumerate(fields):
-        weight = TensorProto(name=f"W{index}", data_type=TensorProto.FLOAT, dims=(8, 64))
+        weight = TensorProto(name=f"W{index}", data_type=TensorProto.FLOAT, dims=SIDE.shape[1:])
         weight.data_location = TensorProto.EXTERNAL
         for key, value in ({"location": "side.bin"} | described).items():
             exotic.entry(weight.external_data, key, str(value))
         b.initializers.append(weight)
         b.node("MatMul", "x", f"W{index}", out=f"y{index}")
-        b.output(f"y{index}", (2, 64))
+        b.output(f"y{index}", (2, SIDE.shape[2]))
     return harness.save(b.model(), folder / "in.onnx")
 
 
-SIDE = random(3, 8, 64)
+# Large enough that no part of it is kept out of a side file for being small.
+SIDE = random(3, 8, 256)
 BYTES = SIDE[0].nbytes
 
 PLACES = {
