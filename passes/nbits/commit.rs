@@ -288,6 +288,11 @@ impl Nbits {
         if dtype != compute {
             cast(&mut chain, dtype);
         }
+        if linear.factor != 1.0 {
+            let factor = chain.constant("alpha", floats(dtype, vec![], &[linear.factor]));
+            let scaled = chain.node("", "Mul", vec![None, Some(factor)]);
+            chain.push(scaled);
+        }
         if let Addend::Value { c, beta } = linear.addend {
             let mut addend = c;
             if beta != 1.0 {

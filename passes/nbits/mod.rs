@@ -81,7 +81,8 @@ MatMulNBitsQuantizer, to the bit. Weights are read once, while the model is writ
 
 - `MatMul` with a constant of rank 2 (or with leading axes of extent 1) on the right; on the
   left where the rank of the other operand is known.
-- `Gemm` with a constant B: transA, transB; alpha goes into the scales; beta * C becomes the
+- `Gemm` with a constant B: transA, transB; alpha goes into the scales (for float16, whose
+  range is small, it multiplies the product); beta * C becomes the
   bias where C is a constant row, an `Add` else.
 - `Gather` along axis 0 of a constant table of rank 2, to `GatherBlockQuantized` with uint8
   data, which needs no newer opset.

@@ -42,6 +42,8 @@ pub(super) struct Linear {
     pub(super) transpose_y: Option<usize>,
     /// Goes into the scales.
     pub(super) alpha: f32,
+    /// The product is multiplied by it: for float16, whose scales have no room for alpha.
+    pub(super) factor: f32,
     pub(super) addend: Addend,
 }
 
@@ -138,6 +140,7 @@ impl Nbits {
             unsqueeze: 0,
             transpose_y: None,
             alpha: 1.0,
+            factor: 1.0,
             addend: Addend::None,
         };
         let not_on_right = match self.weight(model, node, b, 1) {
@@ -212,8 +215,12 @@ impl Nbits {
             let message = format!("alpha is {alpha} and beta {beta}; expected finite, alpha not 0");
             return decline(Reason::Attribute, message, bytes);
         }
+        let half = matrix.compute_type() == DataType::Float16 && alpha != 1.0;
+        let (alpha, factor) = if half { (1.0, alpha) } else { (alpha, 1.0) };
         let addend = match n.input(2).filter(|_| beta != 0.0) {
             None => Addend::None,
+            // The bias of MatMulNBits would be multiplied, too.
+            Some(c) if half => Addend::Value { c, beta },
             Some(c) => addend(model, c, beta, &matrix)?,
         };
         Ok(Plan {
@@ -225,6 +232,7 @@ impl Nbits {
                 unsqueeze: 0,
                 transpose_y: None,
                 alpha,
+                factor,
                 addend,
             }),
         })

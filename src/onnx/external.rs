@@ -1,7 +1,8 @@
 //! Side files: which file an `external_data` entry means, and whether it may be read.
 //!
 //! A model comes from anywhere, so a location is only followed inside the folder of the
-//! model: no absolute path, no `..`, no link that leads out of it. Offset and length are
+//! model: no absolute path, no `..`, no link that leads out of it (except to the folder
+//! that the model's own path is a link to). Offset and length are
 //! checked against the file before anything is read.
 
 use std::{
@@ -19,18 +20,23 @@ use crate::{
 /// Opens each side file of a model once.
 pub(super) struct SideFiles {
     folder: PathBuf,
+    /// Where the model itself lies when its path is a link: the caches of model hubs hold a
+    /// folder of links to files that lie side by side elsewhere.
+    linked_folder: Option<PathBuf>,
     open: HashMap<String, Arc<SourceFile>>,
 }
 
 impl SideFiles {
-    /// For a model in `folder`.
-    pub(super) fn in_folder(folder: &Path) -> SideFiles {
+    /// For a model in `folder`; `model` is its path, when it has one.
+    pub(super) fn new(folder: &Path, model: Option<&Path>) -> SideFiles {
+        let real = model.and_then(|m| m.canonicalize().ok());
         let folder = match folder.as_os_str().is_empty() {
             true => PathBuf::from("."),
             false => folder.to_path_buf(),
         };
         SideFiles {
             folder,
+            linked_folder: real.and_then(|r| r.parent().map(Path::to_path_buf)),
             open: HashMap::new(),
         }
     }
@@ -127,7 +133,8 @@ impl SideFiles {
         };
         let real = path.canonicalize().map_err(missing)?;
         let folder = self.folder.canonicalize().map_err(missing)?;
-        if !real.starts_with(&folder) {
+        let linked = self.linked_folder.as_deref();
+        if !real.starts_with(&folder) && real.parent() != linked {
             return refuse("is a link that leaves the folder");
         }
         Ok(path)

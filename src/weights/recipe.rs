@@ -114,7 +114,7 @@ impl QuantizeBlocks {
                     Layout::Columns => format!("[{}, {}]", col + c as u64, row + r as u64),
                 };
                 format!(
-                    "weight `{}`: element {at} is NaN or infinite; --allow-nonfinite leaves such \
+                    "weight `{}`: element {at} is NaN or infinite as float; --allow-nonfinite leaves such \
                      weights as they are",
                     self.name
                 )

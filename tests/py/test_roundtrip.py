@@ -227,3 +227,18 @@ def test_diff_of_equal_and_of_different_models(onnxq):
     done = onnxq("diff", "in.onnx", "other.onnx")
     assert done.status == 1, done.describe()
     assert "W" in done.out, done.describe()
+
+
+def test_links_of_a_model_hub_cache(onnxq):
+    """A folder of links to files that lie side by side elsewhere, as hub clients cache them."""
+    blobs, snapshot = onnxq.dir / "blobs", onnxq.dir / "snapshots" / "1"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    external_model(blobs, [{"offset": 0, "length": BYTES}], SIDE.tobytes())
+    (blobs / "in.onnx").rename(blobs / "aa")
+    (blobs / "side.bin").rename(blobs / "bb")
+    (snapshot / "model.onnx").symlink_to("../../blobs/aa")
+    (snapshot / "side.bin").symlink_to("../../blobs/bb")
+    onnxq.ok("opt", snapshot, "-o", "out.onnx", "--passes", "")
+    weight = onnx.load(onnxq.dir / "out.onnx").graph.initializer[0]
+    assert weight.raw_data == SIDE[0].tobytes()

@@ -98,7 +98,7 @@ impl Import {
     fn new(bytes: &Bytes, file: Option<Arc<SourceFile>>, folder: &Path) -> Import {
         Import {
             model: Model::new(0, 0),
-            side_files: SideFiles::in_folder(folder),
+            side_files: SideFiles::new(folder, file.as_deref().map(SourceFile::path)),
             bytes: bytes.clone(),
             file,
             scopes: Vec::new(),
