@@ -11,7 +11,7 @@ use onnxq::{
 
 use super::{
     Cx, ExitStatus, ReadArgs, WriteArgs, at_option,
-    context::{at_file, output_path, record},
+    context::{Inputs, at_file, output_path, record},
     instruments::InstrumentArgs,
     summary::Summary,
 };
@@ -44,6 +44,8 @@ pub(crate) fn run(args: &OptArgs, cx: &Cx) -> Result<ExitStatus> {
     let pipeline = Pipeline::parse(&args.passes, REGISTRY).map_err(at_option("--passes"))?;
     Summary::check_path(args.json.as_deref())?;
     let (path, opened) = cx.open(&args.read)?;
+    let inputs = Inputs::of(&path, &opened);
+    inputs.keep_from(args.json.as_deref())?;
     let mut summary = Summary::new(&path, &opened, &pipeline);
     let mut model = opened.model;
     let report = args
@@ -62,8 +64,11 @@ pub(crate) fn run(args: &OptArgs, cx: &Cx) -> Result<ExitStatus> {
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let output = output_path(&args.output, &name);
+    let planned = cx
+        .plan(&model, &output, &args.write, &inputs, args.json.as_deref())
+        .map_err(at_file(&path))?;
     summary.written(
-        cx.save(&model, &output, &args.write)
+        cx.save(&model, &output, &args.write, &planned)
             .map_err(at_file(&path))?,
     );
     summary.report(report);

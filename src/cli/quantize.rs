@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use onnxq::{
-    Result, onnx,
+    Result,
     pass::{Options, Pipeline},
     passes::REGISTRY,
 };
 
 use super::{
     Cx, ExitStatus, External, ReadArgs, WriteArgs, at_option,
-    context::{at_file, output_path, record},
+    context::{Inputs, at_file, output_path, record},
     instruments::InstrumentArgs,
     summary::Summary,
 };
@@ -84,6 +84,8 @@ pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
     let pipeline = args.pipeline()?;
     Summary::check_path(args.json.as_deref())?;
     let (path, opened) = cx.open(&args.read)?;
+    let inputs = Inputs::of(&path, &opened);
+    inputs.keep_from(args.json.as_deref())?;
     let mut summary = Summary::new(&path, &opened, &pipeline);
     let mut model = opened.model;
     let report = args
@@ -98,10 +100,13 @@ pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
         &args.write,
     );
     let output = args.output(&path);
+    let planned = cx
+        .plan(&model, &output, &args.write, &inputs, args.json.as_deref())
+        .map_err(at_file(&path))?;
     summary.written(match args.dry_run {
-        true => onnx::estimate(&model, &output, args.write.external_data.into())?,
+        true => planned,
         false => cx
-            .save(&model, &output, &args.write)
+            .save(&model, &output, &args.write, &planned)
             .map_err(at_file(&path))?,
     });
     summary.dry_run = args.dry_run;
