@@ -380,6 +380,7 @@ pub fn remove_unused(model: &mut Model, candidates: &[ValueId]) -> Vec<ValueId> 
         ] {
             list.retain(|&v| !gone[v]);
         }
+        g.repeated_value_info.retain(|o| !gone[o.value]);
     }
     removed
 }

@@ -470,13 +470,15 @@ impl Model {
     }
 
     /// Whether callers may replace `value`, an initializer that is also a graph input: it
-    /// is then a default and not a constant. Up to IR version 3 every initializer had to
-    /// be listed as an input, and was a constant all the same.
+    /// is then a default and not a constant. Up to IR version 3 every initializer of the
+    /// main graph had to be listed as an input, and was a constant all the same; the inputs
+    /// of other graphs are what their nodes give.
     pub fn is_overridable(&self, value: ValueId) -> bool {
         let value = &self.values[value];
-        matches!(value.def, Def::Input(_))
-            && value.constant.is_some()
-            && self.ir_version.unwrap_or(0) >= 4
+        let Def::Input(graph) = value.def else {
+            return false;
+        };
+        value.constant.is_some() && (self.ir_version.unwrap_or(0) >= 4 || graph != self.main)
     }
 
     /// The graph that defines `value`.

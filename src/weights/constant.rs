@@ -19,7 +19,11 @@ pub fn source_tensor(model: &Model, value: ValueId) -> Option<&Tensor> {
     }
 }
 
-/// The elements of an int64 or int32 constant; `None` when `value` is not one.
+/// More axes than any operator works with.
+pub(super) const AXES: usize = 64;
+
+/// The elements of an int64 or int32 constant that tells of axes; `None` when `value` is not
+/// one.
 ///
 /// # Errors
 /// They cannot be read.
@@ -47,18 +51,23 @@ pub fn int_elements(model: &Model, value: ValueId) -> Result<Option<Vec<i64>>> {
         })
     };
     if let Some(tensor) = source_tensor(model, value) {
-        return ints(tensor);
+        return match tensor.element_count() {
+            Some(count) if count <= AXES as u64 => ints(tensor),
+            _ => Ok(None),
+        };
     }
     // Constant nodes have short forms for lists.
     let node = model.producer(value).map(|n| &model.nodes[n]);
-    Ok(match node {
-        Some(node) if node.is("Constant") => match node.attributes.first().map(|a| &a.value) {
-            Some(AttributeValue::Ints(i)) => Some(i.clone()),
-            Some(AttributeValue::Int(i)) => Some(vec![*i]),
+    let Some(node) = node.filter(|n| n.is("Constant")) else {
+        return Ok(None);
+    };
+    Ok(
+        match (node.attribute("value_ints"), node.attribute("value_int")) {
+            (Some(AttributeValue::Ints(i)), _) if i.len() <= AXES => Some(i.clone()),
+            (_, Some(AttributeValue::Int(i))) => Some(vec![*i]),
             _ => None,
         },
-        _ => None,
-    })
+    )
 }
 
 /// The elements of a floating-point tensor, as f32; `None` for other types.

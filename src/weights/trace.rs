@@ -1,7 +1,7 @@
 //! Follows an operand to the constant it comes from, through nodes that only rename,
 //! cast or rearrange it.
 
-use super::constant::{int_elements, source_tensor};
+use super::constant::{AXES, int_elements, source_tensor};
 use crate::{
     error::Result,
     ir::{AttributeValue, Data, DataType, Elements, Model, Node, ValueId},
@@ -98,15 +98,16 @@ pub fn trace(model: &Model, value: ValueId) -> Result<Result<Weight, Untraceable
     Ok(Ok(weight))
 }
 
-/// Strides of a row-major tensor, 0 where the extent is 1.
+/// Strides of a row-major tensor, 0 where the extent is 1. Only those of a tensor without
+/// elements can be too large; what they are makes no difference.
 fn row_major(dims: &[u64]) -> Vec<u64> {
-    let mut stride = 1;
+    let mut stride = 1u64;
     let mut strides: Vec<u64> = dims
         .iter()
         .rev()
         .map(|&d| {
             let own = if d == 1 { 0 } else { stride };
-            stride *= d;
+            stride = stride.wrapping_mul(d);
             own
         })
         .collect();
@@ -200,17 +201,20 @@ fn target_dims(model: &Model, node: &Node, dims: &[u64]) -> Result<Option<Vec<u6
         },
         None => None,
     };
-    let attribute = |name| match node.attribute(name) {
-        Some(AttributeValue::Ints(list)) => Some(list.clone()),
-        _ => None,
+    let name = if node.is("Reshape") { "shape" } else { "axes" };
+    let list = match (operand, node.attribute(name)) {
+        (Some(list), _) => Some(list),
+        (None, Some(AttributeValue::Ints(list))) => Some(list.clone()),
+        (None, None) => None,
+        // What the caller of a function gives.
+        (None, Some(_)) => return Ok(None),
     };
     Ok(match &*node.op_type {
         "Reshape" => {
             let zero_is_zero = node.int("allowzero", 0) != Some(0);
-            let shape = operand.or_else(|| attribute("shape"));
-            shape.and_then(|shape| reshaped(dims, &shape, zero_is_zero))
+            list.and_then(|shape| reshaped(dims, &shape, zero_is_zero))
         }
-        "Squeeze" => match operand.or_else(|| attribute("axes")) {
+        "Squeeze" => match list {
             None => Some(dims.iter().copied().filter(|&d| d != 1).collect()),
             Some(axes) => normal_axes(&axes, dims.len()).and_then(|axes| {
                 let unit = axes.iter().all(|&a| dims[a] == 1);
@@ -218,7 +222,7 @@ fn target_dims(model: &Model, node: &Node, dims: &[u64]) -> Result<Option<Vec<u6
                 unit.then(|| kept.map(|a| dims[a]).collect())
             }),
         },
-        _ => operand.or_else(|| attribute("axes")).and_then(|axes| {
+        _ => list.and_then(|axes| {
             let rank = dims.len() + axes.len();
             let axes = normal_axes(&axes, rank)?;
             let mut rest = dims.iter();
@@ -234,6 +238,9 @@ fn target_dims(model: &Model, node: &Node, dims: &[u64]) -> Result<Option<Vec<u6
 
 /// Axes counted from the front, each once.
 fn normal_axes(axes: &[i64], rank: usize) -> Option<Vec<usize>> {
+    if axes.len() > AXES {
+        return None;
+    }
     let mut out = Vec::new();
     for &axis in axes {
         let axis = if axis < 0 { axis + rank as i64 } else { axis };
@@ -286,6 +293,7 @@ mod tests {
     fn strides_of_unit_axes_do_not_count() {
         assert_eq!(row_major(&[2, 1, 3]), [3, 0, 1]);
         assert_eq!(row_major(&[]), [0u64; 0]);
+        assert_eq!(row_major(&[0, 1 << 62, 1 << 62]).len(), 3);
     }
 
     fn model(body: &str) -> Model {

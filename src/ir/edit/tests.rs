@@ -265,3 +265,14 @@ fn initializers_leave_the_inputs_of_old_models() {
         assert_eq!(model.graphs[model.main].inputs.len(), inputs);
     }
 }
+
+#[test]
+fn repeated_descriptions_go_with_their_value() {
+    let mut model = model(10, "g (float x) => (float y) { a = Abs (x) y = Neg (x) }");
+    let (main, a) = (model.main, value(&model, "a"));
+    let info = ValueInfo::default();
+    let again = super::super::GraphOutput { value: a, info };
+    model.graphs[main].repeated_value_info.push(again);
+    assert_eq!(remove_unused(&mut model, &[a]), [a]);
+    assert!(model.graphs[main].repeated_value_info.is_empty());
+}
