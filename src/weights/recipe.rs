@@ -580,7 +580,7 @@ mod tests {
             let data = Data::Computed { recipe, output: 0 };
             data.read_all().unwrap_err().chain()
         };
-        let nan = "is NaN or infinite; --allow-nonfinite leaves such weights as they are";
+        let nan = "is NaN or infinite as float; --allow-nonfinite leaves such weights as they are";
         assert_eq!(
             message(Layout::Rows, 599 * 1000 + 7, f32::NAN, 1.0),
             format!("weight `W`: element [599, 7] {nan}")
