@@ -145,7 +145,6 @@ impl Nbits {
         };
         let not_on_right = match self.weight(model, node, b, 1) {
             Ok(matrix) => {
-                check_extent(model, &matrix, a, 0)?;
                 let unsqueeze = missing_axes(model, &matrix, a)?;
                 return Ok(Plan {
                     matrix,
@@ -170,8 +169,6 @@ impl Nbits {
         let bytes = matrix.weight.bytes();
         let rank = matrix.weight.dims.len();
         let linear = Linear { x: b, ..linear };
-        let is_vector = model.rank_of(b) == Some(1);
-        check_extent(model, &matrix, b, usize::from(!is_vector))?;
         let kind = match model.rank_of(b) {
             None => {
                 let message =
@@ -218,7 +215,6 @@ impl Nbits {
             let message = format!("alpha is {alpha} and beta {beta}; expected finite, alpha not 0");
             return decline(Reason::Attribute, message, bytes);
         }
-        check_extent(model, &matrix, a, usize::from(trans_a != 0))?;
         let half = matrix.compute_type() == DataType::Float16 && alpha != 1.0;
         let (alpha, factor) = if half { (1.0, alpha) } else { (alpha, 1.0) };
         let addend = match n.input(2).filter(|_| beta != 0.0) {
@@ -339,21 +335,6 @@ fn other_operator(model: &Model, node: NodeId) -> Left {
             let message = format!("{} has no block-quantized form", n.op_type);
             Left::declined(Reason::Operator, message, bytes)
         }
-    }
-}
-
-/// Declines where the axis of `x` that is summed over, `from_end` places before its last,
-/// is known to be not k: the model is wrong, and no rewrite makes it right.
-fn check_extent(model: &Model, matrix: &MatrixView, x: ValueId, from_end: usize) -> Step<()> {
-    match model.extent_of(x, from_end) {
-        Some(found) if found != matrix.k => {
-            let message = format!(
-                "operand `{}` has {found} elements along the summed axis, but the weight has {}",
-                model.values[x].name, matrix.k
-            );
-            decline(Reason::Shape, message, matrix.weight.bytes())
-        }
-        _ => Ok(()),
     }
 }
 

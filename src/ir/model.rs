@@ -7,9 +7,7 @@
 
 use bytes::Bytes;
 
-use super::{
-    Arena, Data, DataType, DimSize, GraphId, NodeId, SparseTensor, Str, Tensor, Type, ValueId,
-};
+use super::{Arena, Data, DataType, GraphId, NodeId, SparseTensor, Str, Tensor, Type, ValueId};
 
 /// A key and value pair of a `metadata_props` field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -522,17 +520,6 @@ impl Model {
     /// The rank of `value`, when known.
     pub fn rank_of(&self, value: ValueId) -> Option<usize> {
         Some(self.type_of(value)?.as_tensor()?.shape.as_ref()?.len())
-    }
-
-    /// The extent of `value` along the axis that is `from_end` places before the last,
-    /// when known.
-    pub fn extent_of(&self, value: ValueId, from_end: usize) -> Option<u64> {
-        let ty = self.type_of(value)?;
-        let shape = ty.as_tensor()?.shape.as_ref()?;
-        match shape.get(shape.len().checked_sub(from_end + 1)?)?.size {
-            DimSize::Known(n) => u64::try_from(n).ok(),
-            _ => None,
-        }
     }
 
     /// The function whose body is, or contains, `graph`.

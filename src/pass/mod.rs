@@ -117,8 +117,6 @@ pub enum Reason {
     /// The weight was quantized symmetrically although asymmetric was asked for: an odd
     /// number of blocks a row with zero points is computed wrongly by some runtimes.
     OddBlocks,
-    /// What is known of the shapes contradicts the operator.
-    Shape,
     /// The model's opset is too old.
     Opset,
     /// An attribute of the node has a value that the rewrite does not cover.
@@ -143,7 +141,6 @@ impl Reason {
             Reason::Operator => "operator",
             Reason::KeptFloat => "kept-float",
             Reason::OddBlocks => "odd-blocks",
-            Reason::Shape => "shape",
             Reason::Opset => "opset",
             Reason::Attribute => "attribute",
         }
