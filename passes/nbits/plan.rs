@@ -3,7 +3,7 @@
 use super::Nbits;
 use crate::{
     error::Result,
-    ir::{Constant, DataType, Model, NodeId, ValueId},
+    ir::{Constant, DataType, Dim, DimSize, Model, NodeId, ValueId},
     pass::{Left, Reason},
     quant,
     weights::{self, MatrixView, Untraceable, trace},
@@ -146,6 +146,7 @@ impl Nbits {
         let not_on_right = match self.weight(model, node, b, 1) {
             Ok(matrix) => {
                 let unsqueeze = missing_axes(model, &matrix, a)?;
+                activations_fit(model, &matrix, a, 1)?;
                 return Ok(Plan {
                     matrix,
                     kind: Kind::Linear(Linear {
@@ -187,6 +188,8 @@ impl Nbits {
                 return decline(Reason::Rank, message, bytes);
             }
         };
+        let axis = model.rank_of(b).map_or(1, |rank| rank.min(2));
+        activations_fit(model, &matrix, b, axis)?;
         Ok(Plan { matrix, kind })
     }
 
@@ -215,6 +218,7 @@ impl Nbits {
             let message = format!("alpha is {alpha} and beta {beta}; expected finite, alpha not 0");
             return decline(Reason::Attribute, message, bytes);
         }
+        activations_fit(model, &matrix, a, if trans_a == 0 { 1 } else { 2 })?;
         let half = matrix.compute_type() == DataType::Float16 && alpha != 1.0;
         let (alpha, factor) = if half { (1.0, alpha) } else { (alpha, 1.0) };
         let addend = match n.input(2).filter(|_| beta != 0.0) {
@@ -267,6 +271,14 @@ impl Nbits {
                 matrix.k
             );
             return decline(Reason::OddWidth, message, bytes);
+        }
+        let index_types = [DataType::Int32, DataType::Int64];
+        if let Some(found) = model.dtype_of(indices)
+            && !index_types.contains(&found)
+        {
+            let name = &model.values[indices].name;
+            let message = format!("indices `{name}` are {found}; expected int32 or int64");
+            return decline(Reason::Mismatch, message, bytes);
         }
         Ok(Plan {
             matrix,
@@ -356,6 +368,31 @@ fn missing_axes(model: &Model, matrix: &MatrixView, x: ValueId) -> Step<usize> {
             decline(Reason::RankUnknown, message, matrix.weight.bytes())
         }
     }
+}
+
+/// Declines when the model says of `x` that it has another type than the weight, or other
+/// than k terms along `axis`, counted from the back: no runtime takes such a model, and the
+/// quantized one would not be valid either.
+fn activations_fit(model: &Model, matrix: &MatrixView, x: ValueId, axis: usize) -> Step<()> {
+    let ty = model.type_of(x);
+    let Some(tensor) = ty.as_ref().and_then(|ty| ty.as_tensor()) else {
+        return Ok(());
+    };
+    let size = |shape: &Vec<Dim>| match shape.iter().nth_back(axis - 1).map(|d| &d.size) {
+        None => false,
+        // A negative extent is read as unknown.
+        Some(DimSize::Known(size)) => *size < 0 || *size as u64 == matrix.k,
+        Some(DimSize::Symbol(_) | DimSize::Unknown) => true,
+    };
+    let dtype = matrix.weight.dtype;
+    if tensor.elem.is_none_or(|e| e == dtype) && tensor.shape.as_ref().is_none_or(size) {
+        return Ok(());
+    }
+    let message = format!(
+        "operand `{}` is {tensor}; expected {dtype} with {} terms along axis -{axis}",
+        model.values[x].name, matrix.k
+    );
+    decline(Reason::Mismatch, message, matrix.weight.bytes())
 }
 
 /// What becomes of `beta * c`.

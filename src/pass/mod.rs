@@ -121,6 +121,8 @@ pub enum Reason {
     Opset,
     /// An attribute of the node has a value that the rewrite does not cover.
     Attribute,
+    /// The model says of the other operand what does not fit the weight.
+    Mismatch,
 }
 
 impl Reason {
@@ -143,6 +145,7 @@ impl Reason {
             Reason::OddBlocks => "odd-blocks",
             Reason::Opset => "opset",
             Reason::Attribute => "attribute",
+            Reason::Mismatch => "mismatch",
         }
     }
 }
