@@ -41,7 +41,8 @@ once. A few elements of each are compared first, and whole weights only when the
 ## Scope
 
 Initializers of at least 1 KiB that callers cannot replace and that are no graph output. A
-copy in a subgraph is replaced by one that is visible there.
+copy in a subgraph is replaced by one that is visible there, under a name that no graph inside
+uses for something else.
 
 ## Statistics
 
@@ -135,6 +136,7 @@ impl ShareWeights {
             .par_iter()
             .map(signatures)
             .collect::<Result<_>>()?;
+        let hidden = hidden(model, &candidates);
         // By what a merge needs to agree in; the lists keep document order.
         let mut buckets: HashMap<Likeness<'_>, Vec<usize>> = HashMap::new();
         let mut replaced = vec![false; candidates.len()];
@@ -144,7 +146,7 @@ impl ShareWeights {
             // Who reads a copy has to see what is kept.
             let sees = |gone: usize, kept: usize| {
                 let home = |c: usize| model.home(candidates[c].value);
-                model.is_within(home(gone), home(kept))
+                !hidden[kept] && model.is_within(home(gone), home(kept))
             };
             let key = (copy.dtype, copy.dims.to_vec(), plain.as_slice());
             let mut merge = None;
@@ -222,6 +224,24 @@ fn candidates<'m>(model: &'m Model, uses: &Uses) -> Vec<Candidate<'m>> {
         }
     }
     out
+}
+
+/// Which candidates share their name with a value of a graph inside their own: there, the
+/// name may mean the other one.
+fn hidden(model: &Model, candidates: &[Candidate<'_>]) -> Vec<bool> {
+    let mut named: HashMap<&str, Vec<ValueId>> = HashMap::new();
+    for value in model.values.ids() {
+        named
+            .entry(&model.values[value].name)
+            .or_default()
+            .push(value);
+    }
+    let hidden = |c: &Candidate<'_>| {
+        let home = model.home(c.value);
+        let inside = |v: &ValueId| model.home(*v) != home && model.is_within(model.home(*v), home);
+        named[&*model.values[c.value].name].iter().any(inside)
+    };
+    candidates.iter().map(hidden).collect()
 }
 
 fn is_gathered(model: &Model, uses: &Uses, value: ValueId) -> bool {

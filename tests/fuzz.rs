@@ -393,7 +393,8 @@ fn compile(path: &Path, out: &Path, random: &mut Random) -> &'static str {
         let _ = inspection.to_string();
     }
     let mut model = opened.model;
-    assert!(diff(&model, &model).is_ok_and(|d| d.same));
+    let difference = diff(&model, &model).unwrap_or_else(|e| panic!("{}", e.chain()));
+    assert!(difference.same, "{difference}");
     if verify(&model).is_err() {
         return "invalid";
     }

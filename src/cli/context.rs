@@ -115,11 +115,49 @@ impl Cx {
         Ok((path, opened))
     }
 
-    /// Writes `model` to `path`, with a progress bar on a terminal.
-    pub(crate) fn save(&self, model: &Model, path: &Path, args: &WriteArgs) -> Result<Saved> {
+    /// The files that [`Cx::save`] would write: none of `inputs` but the model itself, which
+    /// may be replaced as a whole, and not the report `json`.
+    pub(crate) fn plan(
+        &self,
+        model: &Model,
+        path: &Path,
+        args: &WriteArgs,
+        inputs: &Inputs,
+        json: Option<&Path>,
+    ) -> Result<Saved> {
+        let planned = onnx::estimate(model, path, args.external_data.into())?;
+        let in_place = entry(path) == entry(&inputs.model);
+        for (output, _) in &planned.files {
+            let side_file = inputs.side_files.iter().find(|f| entry(f) == entry(output));
+            if side_file.is_some() && !in_place {
+                return Err(Error::input(format!(
+                    "cannot write `{}`: it is a side file of `{}`; expected another name (-o)",
+                    output.display(),
+                    inputs.model.display()
+                )));
+            }
+            if json.is_some_and(|json| entry(json) == entry(output)) {
+                return Err(Error::input(format!(
+                    "--json `{}`: the model goes there; expected another name",
+                    output.display()
+                )));
+            }
+        }
+        Ok(planned)
+    }
+
+    /// Writes `model` to `path`, with a progress bar on a terminal. `planned` is what
+    /// [`Cx::plan`] says.
+    pub(crate) fn save(
+        &self,
+        model: &Model,
+        path: &Path,
+        args: &WriteArgs,
+        planned: &Saved,
+    ) -> Result<Saved> {
         // Until here Ctrl-C ends the process at once: nothing has its name on disk yet.
         let _ = ctrlc::set_handler(|| CANCELLED.store(true, Ordering::Relaxed));
-        let bar = self.bar(onnx::estimate(model, path, args.external_data.into())?.bytes());
+        let bar = self.bar(planned.bytes());
         let saved = onnx::save(
             model,
             path,
@@ -153,6 +191,47 @@ impl Progress for Bar<'_> {
     fn advance(&self, bytes: u64) {
         self.0.inc(bytes);
     }
+}
+
+/// The files that a model was read from.
+pub(crate) struct Inputs {
+    model: PathBuf,
+    side_files: Vec<PathBuf>,
+}
+
+impl Inputs {
+    pub(crate) fn of(path: &Path, opened: &Opened) -> Inputs {
+        let side_files = opened.side_files.iter();
+        Inputs {
+            model: path.to_path_buf(),
+            side_files: side_files.map(|f| f.path().to_path_buf()).collect(),
+        }
+    }
+
+    /// Fails when the report `json` would be written over one of them.
+    pub(crate) fn keep_from(&self, json: Option<&Path>) -> Result<()> {
+        let mut files = std::iter::once(&self.model).chain(&self.side_files);
+        let real = |path: &Path| path.canonicalize().ok();
+        let Some(json) = json.filter(|j| real(j).is_some()) else {
+            return Ok(());
+        };
+        match files.find(|f| real(f) == real(json)) {
+            None => Ok(()),
+            Some(_) => Err(Error::input(format!(
+                "--json `{}` is a file of the model that is read; expected another name",
+                json.display()
+            ))),
+        }
+    }
+}
+
+/// The place of a file by its name in its folder: what a rename replaces.
+fn entry(path: &Path) -> Option<PathBuf> {
+    let folder = match path.parent()? {
+        p if p.as_os_str().is_empty() => Path::new("."),
+        p => p,
+    };
+    Some(folder.canonicalize().ok()?.join(path.file_name()?))
 }
 
 /// Adds the file that an error is about to its message.

@@ -10,7 +10,7 @@ use onnxq::{
 };
 use serde::Serialize;
 
-use super::{Cx, ExitStatus, ReadOptions, parse_sha};
+use super::{Cx, ExitStatus, ReadOptions, context::Inputs, parse_sha};
 
 /// Show what is different between two models
 ///
@@ -64,8 +64,11 @@ pub(crate) fn run(args: &DiffArgs, cx: &Cx) -> Result<ExitStatus> {
         drop_unknown: args.how.drop_unknown,
         verify_sha: args.verify_sha_b.clone(),
     };
-    let (_, a) = cx.look_at(&args.a, &args.how)?;
-    let (_, b) = cx.look_at(&args.b, &how_b)?;
+    let (path_a, a) = cx.look_at(&args.a, &args.how)?;
+    let (path_b, b) = cx.look_at(&args.b, &how_b)?;
+    for (path, opened) in [(path_a, &a), (path_b, &b)] {
+        Inputs::of(&path, opened).keep_from(args.json.as_deref())?;
+    }
     let difference = diff(&a.model, &b.model)?;
     let (a, b) = (Side::of(&a), Side::of(&b));
     match &args.json {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use onnxq::{Result, inspect::inspect};
 
-use super::{Cx, ExitStatus, ReadArgs};
+use super::{Cx, ExitStatus, ReadArgs, context::Inputs};
 
 /// Show what a model is: inputs and outputs, dynamic axes, operators, weights, SHA-256
 ///
@@ -24,7 +24,8 @@ pub(crate) struct InspectArgs {
 }
 
 pub(crate) fn run(args: &InspectArgs, cx: &Cx) -> Result<ExitStatus> {
-    let (_, opened) = cx.look_at(&args.read.model, &args.read.how)?;
+    let (path, opened) = cx.look_at(&args.read.model, &args.read.how)?;
+    Inputs::of(&path, &opened).keep_from(args.json.as_deref())?;
     let inspection = inspect(&opened, !args.no_hash)?;
     match &args.json {
         Some(path) => cx.json(path, &inspection)?,

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use onnxq::{
-    Result, onnx,
+    Result,
     pass::{Changed, Pipeline},
 };
 
 use super::{
     Cx, ExitStatus, ReadArgs, WriteArgs,
-    context::{at_file, record},
+    context::{Inputs, at_file, record},
     instruments::InstrumentArgs,
     summary::Summary,
 };
@@ -40,6 +40,8 @@ pub(crate) fn run(
 ) -> Result<ExitStatus> {
     Summary::check_path(args.json.as_deref())?;
     let (path, opened) = cx.open(&args.read)?;
+    let inputs = Inputs::of(&path, &opened);
+    inputs.keep_from(args.json.as_deref())?;
     let mut summary = Summary::new(&path, &opened, pipeline);
     let mut model = opened.model;
     let run = args.instruments.run(pipeline, &mut model, cx);
@@ -50,11 +52,14 @@ pub(crate) fn run(
         record(&mut model, &opened.file, &pipeline, &args.read, &args.write);
     }
     let output = output(&path);
-    let saved = match args.dry_run {
-        true => onnx::estimate(&model, &output, args.write.external_data.into()),
-        false => cx.save(&model, &output, &args.write),
-    };
-    summary.written(saved.map_err(at_file(&path))?, args.dry_run);
+    let planned = cx
+        .plan(&model, &output, &args.write, &inputs, args.json.as_deref())
+        .map_err(at_file(&path))?;
+    if !args.dry_run {
+        cx.save(&model, &output, &args.write, &planned)
+            .map_err(at_file(&path))?;
+    }
+    summary.written(planned, args.dry_run);
     summary.report(report);
     summary.finish(cx, args.json.as_deref())?;
     Ok(ExitStatus::Done)

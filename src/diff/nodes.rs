@@ -49,6 +49,15 @@ impl Compare<'_> {
                 partner.iter().for_each(|&p| taken[p] = true);
             }
         }
+        // What has neither goes by its place among its like.
+        let bare = |m: &Model, n: NodeId| name_of(m, n).or(output_of(m, n)).is_none();
+        let mut bare_b = (0..nodes_b.len()).filter(|&p| bare(self.b, nodes_b[p]));
+        for (partner, &n) in partners.iter_mut().zip(nodes_a) {
+            if bare(self.a, n) {
+                *partner = bare_b.next();
+                partner.iter().for_each(|&p| taken[p] = true);
+            }
+        }
         let order: Vec<usize> = partners.iter().flatten().copied().collect();
         self.found.nodes_reordered |= !order.is_sorted();
         for (&n, partner) in nodes_a.iter().zip(&partners) {

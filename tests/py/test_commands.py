@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 
+import onnx
 import pytest
 
 import dequant
@@ -102,6 +103,62 @@ def test_runs_at_the_same_time(onnxq):
     assert [process.wait(harness.RUN_SECONDS) for process in running] == [0] * 8
     assert names(onnxq) == ["alone.onnx", "in.onnx", "out.onnx"]
     assert harness.sha256(onnxq.dir / "out.onnx") == harness.sha256(onnxq.dir / "alone.onnx")
+
+
+def large_model() -> onnx.ModelProto:
+    """Its weight goes to a side file also when it is quantized."""
+    b = GraphBuilder()
+    b.node("MatMul", b.input("x", ["N", 128]), b.weight("W", random(128, 128)), out="y")
+    b.output("y", ["N", 128])
+    return b.model()
+
+
+@pytest.fixture
+def with_side_file(onnxq):
+    """`in.onnx`, whose weight is in a file with the name that `out.onnx` would give its own."""
+    onnx.save(
+        large_model(),
+        onnxq.dir / "in.onnx",
+        save_as_external_data=True,
+        location="out.onnx_data",
+        size_threshold=0,
+    )
+    return {path.name: path.read_bytes() for path in onnxq.dir.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("-o", "out.onnx_data"),
+        ("-o", "out.onnx", "--external-data", "always"),
+        ("-o", "./out.onnx", "--external-data", "always", "--dry-run"),
+        ("--json", "in.onnx"),
+        ("--json", "out.onnx_data"),
+        ("-o", "other.onnx", "--json", "other.onnx"),
+    ],
+    ids=" ".join,
+)
+def test_nothing_is_written_over_what_is_read(args, onnxq, with_side_file):
+    done = onnxq("quantize", "in.onnx", *args)
+    assert done.status == 2, done.describe()
+    assert "expected another name" in done.err
+    assert {path.name: path.read_bytes() for path in onnxq.dir.iterdir()} == with_side_file
+
+
+@pytest.mark.parametrize("command", ["inspect", "diff"])
+def test_report_is_not_written_over_what_is_read(command, onnxq, with_side_file):
+    models = ["in.onnx"] * (2 if command == "diff" else 1)
+    done = onnxq(command, *models, "--json", "out.onnx_data")
+    assert done.status == 2, done.describe()
+    assert {path.name: path.read_bytes() for path in onnxq.dir.iterdir()} == with_side_file
+
+
+def test_model_and_side_file_replaced_in_place(onnxq):
+    harness.save(large_model(), onnxq.dir / "in.onnx")
+    onnxq.ok("opt", "in.onnx", "-o", "in.onnx", "--passes", "", "--external-data", "always")
+    assert names(onnxq) == ["in.onnx", "in.onnx_data"]
+    onnxq.ok("quantize", "in.onnx", "-o", "in.onnx", "--external-data", "always")
+    onnxq.ok("verify", "in.onnx")
 
 
 @pytest.mark.usefixtures("model")
