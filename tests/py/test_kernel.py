@@ -29,9 +29,7 @@ def binary():
     if given:
         return Path(given) / "release" / "examples" / "quantize_matrix"
     command = ["cargo", "build", "--release", "--example", "quantize_matrix"]
-    run = subprocess.run(
-        [*command, "--message-format=json"], cwd=ROOT, check=True, stdout=subprocess.PIPE
-    )
+    run = subprocess.run([*command, "--message-format=json"], cwd=ROOT, check=True, stdout=subprocess.PIPE)
     messages = map(json.loads, run.stdout.splitlines())
     made = [m["executable"] for m in messages if m.get("target", {}).get("name") == "quantize_matrix"]
     return Path(made[-1])

@@ -34,7 +34,10 @@ def binary() -> str:
     command = [os.environ.get("CARGO", "cargo"), "build", "--quiet", "--example", "onnx_text"]
     messages = subprocess.run(
         [*command, "--message-format=json-render-diagnostics"],
-        cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     ).stdout.splitlines()
     executables = [m.get("executable") for m in map(json.loads, messages)]
     return next(e for e in executables if e and "onnx_text" in e)
@@ -109,8 +112,15 @@ def clear(message, annotations: bool) -> None:
     name = message.DESCRIPTOR.name
     if not annotations:
         kept = {"ModelProto": ("doc_string", "metadata_props"), "FunctionProto": ("doc_string",)}
-        left_out = ("doc_string", "metadata_props", "denotation", "training_info",
-                    "configuration", "quantization_annotation", "device_configurations")
+        left_out = (
+            "doc_string",
+            "metadata_props",
+            "denotation",
+            "training_info",
+            "configuration",
+            "quantization_annotation",
+            "device_configurations",
+        )
         for field in left_out:
             if field in message.DESCRIPTOR.fields_by_name and field not in kept.get(name, ()):
                 message.ClearField(field)
@@ -126,8 +136,7 @@ def assert_same(found: ModelProto, expected: ModelProto, **options: bool) -> Non
     found, expected = normal(found, **options), normal(expected, **options)
     # Text, because NaN is not equal to itself.
     assert str(found) == str(expected)
-    assert found.SerializeToString(deterministic=True) == expected.SerializeToString(
-        deterministic=True)
+    assert found.SerializeToString(deterministic=True) == expected.SerializeToString(deterministic=True)
 
 
 def check(text: Text, model: ModelProto, *, onnx_reads: bool = True) -> None:
@@ -135,18 +144,17 @@ def check(text: Text, model: ModelProto, *, onnx_reads: bool = True) -> None:
     assert_same(text.parse(full), model)
     assert text.print(text.parse(full)) == full
     if onnx_reads:
-        assert_same(onnx.parser.parse_model(text.print(model, "--onnx")), model,
-                    annotations=False)
+        assert_same(onnx.parser.parse_model(text.print(model, "--onnx")), model, annotations=False)
 
 
 def with_nodes(nodes, *, inputs=("x",), outputs=("y",), initializers=(), **fields) -> ModelProto:
     def value(name):
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", None, 3])
 
-    graph = helper.make_graph(nodes, "g", [value(i) for i in inputs],
-                              [value(o) for o in outputs], list(initializers))
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)],
-                             ir_version=10, **fields)
+    graph = helper.make_graph(
+        nodes, "g", [value(i) for i in inputs], [value(o) for o in outputs], list(initializers)
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10, **fields)
 
 
 def attribute(value, kind=None, name="a") -> ModelProto:
@@ -156,8 +164,7 @@ def attribute(value, kind=None, name="a") -> ModelProto:
     return with_nodes([node])
 
 
-FLOATS = [0.0, -0.0, 1.5, 1e-45, -3.4028235e38, 16777217.0, 0.1, float("inf"), float("-inf"),
-          float("nan")]
+FLOATS = [0.0, -0.0, 1.5, 1e-45, -3.4028235e38, 16777217.0, 0.1, float("inf"), float("-inf"), float("nan")]
 TYPE = helper.make_tensor_type_proto(TensorProto.FLOAT16, ["N", None, "a b", 3])
 ATTRIBUTES = {
     **{f"float {x}": (x, None) for x in FLOATS},
@@ -174,15 +181,23 @@ ATTRIBUTES = {
     "tensor": (numpy_helper.from_array(np.float32([[1, 2], [3, np.nan]]), "t"), None),
     "scalar": (numpy_helper.from_array(np.int64(7)), None),
     "type": (TYPE, None),
-    "nested type": (helper.make_optional_type_proto(helper.make_sequence_type_proto(
-        helper.make_map_type_proto(TensorProto.INT64, TYPE))), None),
+    "nested type": (
+        helper.make_optional_type_proto(
+            helper.make_sequence_type_proto(helper.make_map_type_proto(TensorProto.INT64, TYPE))
+        ),
+        None,
+    ),
     "sparse type": (helper.make_sparse_tensor_type_proto(TensorProto.FLOAT, [3]), None),
     "unknown rank": (helper.make_tensor_type_proto(TensorProto.FLOAT, None), None),
-    "sparse": (helper.make_sparse_tensor(numpy_helper.from_array(np.float32([1, 2]), "v"),
-                                         numpy_helper.from_array(np.int64([1, 3]), "i"), [5]),
-               None),
-    "tensors": ([numpy_helper.from_array(np.float32([1])), numpy_helper.from_array(np.int64(1))],
-                None),
+    "sparse": (
+        helper.make_sparse_tensor(
+            numpy_helper.from_array(np.float32([1, 2]), "v"),
+            numpy_helper.from_array(np.int64([1, 3]), "i"),
+            [5],
+        ),
+        None,
+    ),
+    "tensors": ([numpy_helper.from_array(np.float32([1])), numpy_helper.from_array(np.int64(1))], None),
     "types": ([TYPE, TYPE], None),
     "no graphs": ([], AttributeProto.GRAPHS),
 }
@@ -197,13 +212,13 @@ def test_attribute(text: Text, case: str) -> None:
     check(text, model, onnx_reads=not dropped and case not in ("bytes", "sparse"))
 
 
-@pytest.mark.parametrize("data_type", [
-    pytest.param(t, id=name)
-    for name, t in TensorProto.DataType.items() if t != TensorProto.UNDEFINED
-])
+@pytest.mark.parametrize(
+    "data_type",
+    [pytest.param(t, id=name) for name, t in TensorProto.DataType.items() if t != TensorProto.UNDEFINED],
+)
 def test_tensor_of_every_type(text: Text, data_type: int) -> None:
     if data_type == TensorProto.STRING:
-        tensor = helper.make_tensor("w", data_type, [3], ["a", "\"\\\n", ""])
+        tensor = helper.make_tensor("w", data_type, [3], ["a", '"\\\n', ""])
     else:
         dtype = helper.tensor_dtype_to_np_dtype(data_type)
         values = np.array([0, 1, 1, 0, 1], dtype=np.float32).astype(dtype)
@@ -226,23 +241,41 @@ def test_floating_point_values_keep_their_bits(text: Text) -> None:
 
 def test_names_absent_operands_and_header(text: Text) -> None:
     nodes = [
-        helper.make_node("Op", ["x", "", "/model/layers.0/MatMul"], ["", "onnx::1"],
-                         name="n/1", domain="ai.onnx.ml", overload="v1"),
+        helper.make_node(
+            "Op",
+            ["x", "", "/model/layers.0/MatMul"],
+            ["", "onnx::1"],
+            name="n/1",
+            domain="ai.onnx.ml",
+            overload="v1",
+        ),
         helper.make_node("Sink", [], []),
         helper.make_node("Op", ["onnx::1", ""], ["float", 'a"\\b']),
         helper.make_node("Op", ["float"], ["y"], name="plain_name"),
     ]
     weight = numpy_helper.from_array(np.float32([1]), "/model/layers.0/MatMul")
-    model = with_nodes(nodes, initializers=[weight], producer_name='p "q"', doc_string="a\nb",
-                       producer_version="1.0", domain="d", model_version=3)
+    model = with_nodes(
+        nodes,
+        initializers=[weight],
+        producer_name='p "q"',
+        doc_string="a\nb",
+        producer_version="1.0",
+        domain="d",
+        model_version=3,
+    )
     model.graph.name = "a graph"
     helper.set_model_props(model, {"k": "v", "a b": "\\"})
     check(text, model)
 
 
 def test_nothing_hangs_on_entities_for_onnx_and_all_survives_otherwise(text: Text) -> None:
-    model = with_nodes([helper.make_node("Relu", ["x"], ["y"], doc_string="a node",
-                                         a=helper.make_tensor("t", 1, [1], [1.0]))])
+    model = with_nodes(
+        [
+            helper.make_node(
+                "Relu", ["x"], ["y"], doc_string="a node", a=helper.make_tensor("t", 1, [1], [1.0])
+            )
+        ]
+    )
     model.graph.doc_string = "a graph"
     graph = model.graph
     for entity in (graph, graph.node[0], graph.input[0], graph.node[0].attribute[0].t):
@@ -252,7 +285,8 @@ def test_nothing_hangs_on_entities_for_onnx_and_all_survives_otherwise(text: Tex
     graph.input[0].type.denotation = "IMAGE"
     graph.input[0].type.tensor_type.shape.dim[0].denotation = "DATA_BATCH"
     graph.quantization_annotation.add(tensor_name="x").quant_parameter_tensor_names.add(
-        key="SCALE_TENSOR", value="s")
+        key="SCALE_TENSOR", value="s"
+    )
     model.training_info.add().algorithm.name = "training"
     check(text, model)
 
@@ -263,14 +297,21 @@ def test_subgraphs_and_captures(text: Text) -> None:
         return helper.make_graph(nodes, name, [], [out], list(initializers))
 
     inner = helper.make_node(
-        "If", ["c"], ["i"],
+        "If",
+        ["c"],
+        ["i"],
         then_branch=branch("t2", [helper.make_node("Neg", ["x"], ["p"])], "p"),
-        else_branch=branch("e2", [helper.make_node("Neg", ["one"], ["p"])], "p"))
+        else_branch=branch("e2", [helper.make_node("Neg", ["one"], ["p"])], "p"),
+    )
     one = numpy_helper.from_array(np.float32([1]), "one")
     outer = helper.make_node(
-        "If", ["c"], ["y"], name="if",
+        "If",
+        ["c"],
+        ["y"],
+        name="if",
         then_branch=branch("t1", [inner], "i", [one]),
-        else_branch=branch("e1", [helper.make_node("Abs", ["x"], ["q"])], "q"))
+        else_branch=branch("e1", [helper.make_node("Abs", ["x"], ["q"])], "q"),
+    )
     model = with_nodes([outer], inputs=("x", "c"))
     model.graph.value_info.append(helper.make_tensor_value_info("z", TensorProto.INT64, []))
     check(text, model)
@@ -286,13 +327,22 @@ def test_functions(text: Text) -> None:
     for name, kind in [("f", AttributeProto.FLOAT), ("i", AttributeProto.INTS)]:
         node.attribute.add(name=name, type=kind, ref_attr_name="alpha")
     function = helper.make_function(
-        "local", "fn", ["a", "/b"], ["c"], [node, helper.make_node("Relu", ["/t"], ["c"])],
-        [helper.make_opsetid("", 21), helper.make_opsetid("m", 1)], ["alpha", "other"],
+        "local",
+        "fn",
+        ["a", "/b"],
+        ["c"],
+        [node, helper.make_node("Relu", ["/t"], ["c"])],
+        [helper.make_opsetid("", 21), helper.make_opsetid("m", 1)],
+        ["alpha", "other"],
         [helper.make_attribute("beta", 0.5), helper.make_attribute("gamma", [1, 2])],
-        doc_string="a function", overload="v2")
+        doc_string="a function",
+        overload="v2",
+    )
     function.value_info.append(helper.make_tensor_value_info("/t", TensorProto.FLOAT, ["N"]))
-    model = with_nodes([helper.make_node("fn", ["x", "x"], ["y"], domain="local", overload="v2",
-                                         alpha=1.0)], functions=[function])
+    model = with_nodes(
+        [helper.make_node("fn", ["x", "x"], ["y"], domain="local", overload="v2", alpha=1.0)],
+        functions=[function],
+    )
     check(text, model)
     model.functions[0].metadata_props.add(key="k", value="v")
     check(text, model)
@@ -300,17 +350,23 @@ def test_functions(text: Text) -> None:
 
 def test_sparse_initializer(text: Text) -> None:
     model = with_nodes([helper.make_node("Op", ["x", "s"], ["y"])])
-    model.graph.sparse_initializer.append(helper.make_sparse_tensor(
-        numpy_helper.from_array(np.float32([1, 2]), "s"),
-        numpy_helper.from_array(np.int64([1, 3]), "i"), [5]))
+    model.graph.sparse_initializer.append(
+        helper.make_sparse_tensor(
+            numpy_helper.from_array(np.float32([1, 2]), "s"),
+            numpy_helper.from_array(np.int64([1, 3]), "i"),
+            [5],
+        )
+    )
     check(text, model, onnx_reads=False)
 
 
 def test_ramp_is_what_its_description_says(text: Text) -> None:
     i = np.arange(40)
     expected = (97 * i + 31 * 9) % 251
-    model = text.parse("g () => () <float[40] f = {ramp(9)}, float16[40] h = {ramp(9)}, "
-                       "int64[40] i = {ramp(9)}, uint8[40] u = {ramp(9)}> {}")
+    model = text.parse(
+        "g () => () <float[40] f = {ramp(9)}, float16[40] h = {ramp(9)}, "
+        "int64[40] i = {ramp(9)}, uint8[40] u = {ramp(9)}> {}"
+    )
     f, h, ints, u = map(numpy_helper.to_array, model.graph.initializer)
     np.testing.assert_array_equal(f, np.float32((expected - 125) / 128))
     np.testing.assert_array_equal(h, f)
@@ -324,8 +380,7 @@ def backend_models() -> list[Path]:
     return models
 
 
-@pytest.mark.parametrize("path", backend_models(),
-                         ids=lambda p: str(p.relative_to(TESTDATA)))
+@pytest.mark.parametrize("path", backend_models(), ids=lambda p: str(p.relative_to(TESTDATA)))
 def test_backend_model(text: Text, path: Path) -> None:
     model = onnx.load(path)
     check(text, model)
