@@ -324,16 +324,7 @@ fn other_operator(model: &Model, node: NodeId) -> Left {
     if n.domain() == "com.microsoft" && quantized.contains(&&*n.op_type) {
         return Left::Ignored;
     }
-    let followed = [
-        "Identity",
-        "Cast",
-        "Transpose",
-        "Reshape",
-        "Squeeze",
-        "Unsqueeze",
-        "Constant",
-    ];
-    if followed.iter().any(|op| n.is(op)) {
+    if n.is("Constant") || weights::rearranges(n) {
         return Left::Ignored;
     }
     let large = n.inputs.iter().flatten().filter_map(|&v| {

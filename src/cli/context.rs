@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use super::{Global, ReadArgs, ReadOptions, WriteArgs};
 
-/// Set by Ctrl-C and by a polite request to end.
+/// Set by Ctrl-C, and by a polite request to end, while a model is being written.
 static CANCELLED: AtomicBool = AtomicBool::new(false);
 
 pub(crate) struct Cx {
@@ -41,8 +41,6 @@ impl Cx {
                 .build_global()
                 .map_err(|e| Error::unsupported("--threads").with_source(e))?;
         }
-        // A run without a handler ends at once: nothing has its name on disk yet.
-        let _ = ctrlc::set_handler(|| CANCELLED.store(true, Ordering::Relaxed));
         Ok(Cx {
             quiet: global.quiet,
             verbose: global.verbose,
@@ -157,6 +155,8 @@ impl Cx {
         args: &WriteArgs,
         planned: &Saved,
     ) -> Result<Saved> {
+        // Until here Ctrl-C ends the process at once: nothing has its name on disk yet.
+        let _ = ctrlc::set_handler(|| CANCELLED.store(true, Ordering::Relaxed));
         let bar = self.bar(planned.bytes());
         let saved = onnx::save(
             model,

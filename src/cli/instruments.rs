@@ -13,25 +13,26 @@ use super::Cx;
 
 #[derive(Args)]
 pub(crate) struct InstrumentArgs {
-    /// Print the time each pass took
+    /// Print the time each pass took [example: --time-passes]
     #[arg(long, help_heading = "Watching passes")]
     time_passes: bool,
-    /// Print the counters of each pass
+    /// Print the counters of each pass [example: --stats]
     #[arg(long, help_heading = "Watching passes")]
     stats: bool,
     /// Print the model after these passes [example: --print-ir-after nbits]
     #[arg(long, value_name = "PASS", help_heading = "Watching passes")]
     print_ir_after: Vec<String>,
-    /// Print the model after every pass
+    /// Print the model after every pass [example: --print-ir-after-all]
     #[arg(long, help_heading = "Watching passes")]
     print_ir_after_all: bool,
-    /// Print the model after every pass that changed it
+    /// Print the model after every pass that changed it [example: --print-ir-after-change]
     #[arg(long, help_heading = "Watching passes")]
     print_ir_after_change: bool,
-    /// Verify the model after every pass
+    /// Verify the model after every pass [example: --verify-each]
     #[arg(long, help_heading = "Watching passes")]
     verify_each: bool,
     /// Stop after N rewrites: to find the one that breaks something by bisection
+    /// [example: --stop-after 100]
     #[arg(long, value_name = "N", help_heading = "Watching passes")]
     stop_after: Option<u64>,
 }

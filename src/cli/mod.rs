@@ -4,6 +4,7 @@ mod context;
 mod diff;
 mod inspect;
 mod instruments;
+mod job;
 mod opt;
 mod passes;
 mod quantize;
@@ -31,13 +32,13 @@ pub(crate) struct Cli {
 #[derive(Args)]
 pub(crate) struct Global {
     /// Work on N threads [default: as many as there are processors; example: --threads 4]
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", help_heading = "Every command")]
     threads: Option<usize>,
-    /// Print no progress, and no summary
-    #[arg(long, short, global = true)]
+    /// Print no progress, and no summary [example: -q]
+    #[arg(long, short, global = true, help_heading = "Every command")]
     quiet: bool,
-    /// Print every remark: what was matched and left, and why
-    #[arg(long, short, global = true)]
+    /// Print every remark: what was matched and left, and why [example: -v]
+    #[arg(long, short, global = true, help_heading = "Every command")]
     verbose: bool,
 }
 
@@ -87,6 +88,7 @@ pub(crate) struct ReadArgs {
 #[derive(Args)]
 pub(crate) struct ReadOptions {
     /// Go on when the file has fields that ONNX does not define, and lose them
+    /// [example: --drop-unknown]
     #[arg(long)]
     pub(crate) drop_unknown: bool,
     /// Refuse the model unless its file has this SHA-256 [example: --verify-sha $(cat model.sha)]
@@ -98,13 +100,14 @@ pub(crate) struct ReadOptions {
 #[derive(Args)]
 pub(crate) struct WriteArgs {
     /// Where weights go: a side file when a single one would reach 2 GiB (auto), always, or never
+    /// [example: --external-data always]
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) external_data: External,
-    /// Flush the output to the disk before it takes the place of an older one
+    /// Flush the output to the disk before it takes the place of an older one [example: --sync]
     #[arg(long)]
     pub(crate) sync: bool,
     /// Record the SHA-256 of the input in the output's metadata; it costs a reading of the whole
-    /// file (with --verify-sha it is known, and recorded anyway)
+    /// file (with --verify-sha it is known, and recorded anyway) [example: --record-sha]
     #[arg(long)]
     pub(crate) record_sha: bool,
 }

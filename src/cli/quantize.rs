@@ -10,10 +10,9 @@ use onnxq::{
 };
 
 use super::{
-    Cx, ExitStatus, External, ReadArgs, WriteArgs, at_option,
-    context::{Inputs, at_file, output_path, record},
-    instruments::InstrumentArgs,
-    summary::Summary,
+    Cx, ExitStatus, External, at_option,
+    context::output_path,
+    job::{self, JobArgs},
 };
 
 /// Quantize the weights of a model
@@ -23,26 +22,26 @@ use super::{
                         --block-size 32 --exclude '*lm_head*'\n  onnxq quantize model.onnx --dry-run"
 )]
 pub(crate) struct QuantizeArgs {
-    #[command(flatten)]
-    read: ReadArgs,
-    /// Output: a file, or a folder to put it in [default: beside the input, as model_q4.onnx]
+    /// Output: a file, or a folder to put it in [default: beside the input, as
+    /// model_q4.onnx; example: -o small.onnx]
     #[arg(long, short)]
     output: Option<PathBuf>,
-    /// What becomes of the weights
+    /// What becomes of the weights [example: --dtype q4]
     #[arg(long, default_value = "q4")]
     dtype: Dtype,
-    /// Bits of a code: 4, 8 or 2
+    /// Bits of a code [example: --bits 8]
     #[arg(long, value_name = "N", default_value = "4", value_parser = ["2", "4", "8"])]
     bits: String,
     /// Elements that share a scale: 16 is the most accurate; 32 is smaller, and faster on most
-    /// runtimes
+    /// runtimes [example: --block-size 32]
     #[arg(long, value_name = "N", default_value = "16", value_parser = ["16", "32", "64", "128", "256"])]
     block_size: String,
-    /// A zero point for each block, too: more accurate, a little larger
+    /// A zero point for each block, too: more accurate, a little larger [example: --asymmetric]
     #[arg(long)]
     asymmetric: bool,
     /// MatMulNBits' accuracy_level: 4 computes with int8 activations, which is faster on the CPU
-    /// and less accurate [default: unset for 4 bits, 4 for 2 and 8]
+    /// and less accurate [default: unset for 4 bits, 4 for 2 and 8;
+    /// example: --accuracy-level 4]
     #[arg(long, value_name = "N", value_parser = ["0", "1", "2", "3", "4"])]
     accuracy_level: Option<String>,
     /// Only nodes whose name matches this glob; may be repeated [example: --include '*mlp*']
@@ -52,6 +51,7 @@ pub(crate) struct QuantizeArgs {
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
     /// Leave weights with NaN or infinity as they are, instead of refusing the model
+    /// [example: --allow-nonfinite]
     #[arg(long)]
     allow_nonfinite: bool,
     /// What runs before the quantization [default: clean; example: --passes 'strip-attrs']
@@ -62,16 +62,8 @@ pub(crate) struct QuantizeArgs {
         hide_default_value = true
     )]
     passes: String,
-    /// Say what would be done, and write nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Write a report; `-` is standard output [example: --json report.json]
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
     #[command(flatten)]
-    write: WriteArgs,
-    #[command(flatten)]
-    instruments: InstrumentArgs,
+    job: JobArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -82,37 +74,7 @@ enum Dtype {
 
 pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
     let pipeline = args.pipeline()?;
-    Summary::check_path(args.json.as_deref())?;
-    let (path, opened) = cx.open(&args.read)?;
-    let inputs = Inputs::of(&path, &opened);
-    inputs.keep_from(args.json.as_deref())?;
-    let mut summary = Summary::new(&path, &opened, &pipeline);
-    let mut model = opened.model;
-    let report = args
-        .instruments
-        .run(&pipeline, &mut model, cx)
-        .map_err(at_file(&path))?;
-    record(
-        &mut model,
-        &opened.file,
-        &pipeline.to_string(),
-        &args.read,
-        &args.write,
-    );
-    let output = args.output(&path);
-    let planned = cx
-        .plan(&model, &output, &args.write, &inputs, args.json.as_deref())
-        .map_err(at_file(&path))?;
-    summary.written(match args.dry_run {
-        true => planned,
-        false => cx
-            .save(&model, &output, &args.write, &planned)
-            .map_err(at_file(&path))?,
-    });
-    summary.dry_run = args.dry_run;
-    summary.report(report);
-    summary.finish(cx, args.json.as_deref())?;
-    Ok(ExitStatus::Done)
+    job::run(&args.job, &pipeline, |input| args.output(input), cx)
 }
 
 impl QuantizeArgs {
@@ -139,7 +101,7 @@ impl QuantizeArgs {
         if self.allow_nonfinite {
             options.set("nonfinite", Some("skip"))?;
         }
-        if self.write.external_data == External::Always {
+        if self.job.write.external_data == External::Always {
             options.set("tie", Some("alias"))?;
         }
         pipeline.push(nbits, options)?;

@@ -22,7 +22,7 @@ pub(crate) struct Summary {
     version: &'static str,
     input: Vec<FileSize>,
     output: Vec<FileSize>,
-    pub(crate) dry_run: bool,
+    dry_run: bool,
     pipeline: String,
     passes: Vec<PassSummary>,
     weights: Vec<WeightSummary>,
@@ -107,7 +107,8 @@ impl Summary {
         }
     }
 
-    pub(crate) fn written(&mut self, saved: Saved) {
+    pub(crate) fn written(&mut self, saved: Saved, dry_run: bool) {
+        self.dry_run = dry_run;
         let file = |(path, bytes)| FileSize { path, bytes };
         self.output = saved.files.into_iter().map(file).collect();
     }

@@ -12,6 +12,9 @@ use crate::{
     onnx, text, verify,
 };
 
+/// Larger constants are left out when the model is printed between passes.
+const PRINTED_ELEMENTS: u64 = 16;
+
 /// When to print the model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PrintIr {
@@ -133,7 +136,11 @@ impl PassManager<'_> {
             PrintIr::After(names) => names.iter().any(|n| n == name),
         };
         if let (true, Some(print)) = (wanted, &mut self.instruments.print) {
-            let options = text::PrintOptions::default();
+            let options = text::PrintOptions {
+                elide_above: Some(PRINTED_ELEMENTS),
+                elide_computed_above: Some(PRINTED_ELEMENTS),
+                ..text::PrintOptions::default()
+            };
             print(&format!(
                 "// after {name}\n{}",
                 text::print(model, &options)

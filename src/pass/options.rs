@@ -171,7 +171,7 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, (name, value)) in self.given.iter().enumerate() {
             f.write_str(if i == 0 { "{" } else { "," })?;
-            let plain = |c: char| !c.is_whitespace() && !"{},\"\\".contains(c);
+            let plain = |c: char| !c.is_whitespace() && !"{},=\"\\".contains(c);
             match !value.is_empty() && value.chars().all(plain) {
                 true => write!(f, "{name}={value}")?,
                 false => {

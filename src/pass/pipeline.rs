@@ -322,6 +322,7 @@ mod tests {
             "",
             "do-nothing",
             "do-nothing{n=2,deep=true}",
+            r#"do-nothing{skip="a=b"}"#,
             r#"do-nothing{skip="a,b",skip="\\\"",skip=x}"#,
         ] {
             assert_eq!(parse(text).unwrap(), text);

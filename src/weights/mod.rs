@@ -9,4 +9,4 @@ mod trace;
 pub use constant::{float_elements, int_elements, source_tensor};
 pub use matrix::{Layout, MatrixView};
 pub use recipe::{CODES, QuantizeBlocks, SCALES, ZERO_POINTS};
-pub use trace::{Untraceable, Weight, trace};
+pub use trace::{Untraceable, Weight, rearranges, trace};

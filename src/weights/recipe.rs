@@ -30,8 +30,17 @@ const STEP: u64 = 1 << 20;
 /// rows are read stretch by stretch.
 const TILE: u64 = 8 << 20;
 
+/// Output bytes of all tiles in work, so that many threads get smaller tiles and memory
+/// stays bounded. What is written does not depend on how it is cut.
+const TILES: u64 = 128 << 20;
+
 /// Columns of a panel, at least: shorter stretches would make the reading slow.
-const PANEL: u64 = 1024;
+const PANEL: u64 = 256;
+
+/// The size of a tile on this many threads.
+fn tile_bytes(threads: usize) -> u64 {
+    (TILES / threads as u64).min(TILE)
+}
 
 /// Codes, scales and (asymmetric) zero points of one weight, from one reading of it.
 #[derive(Debug)]
@@ -71,10 +80,11 @@ impl QuantizeBlocks {
             false => k * u64::from(spec.bits()) / 8,
         };
         let row_out = row_codes + spec.scales_len(1, k as usize) as u64;
+        let tile_bytes = tile_bytes(rayon::current_num_threads());
         let tile = match matrix.layout {
             Layout::Rows => STEP / (k * element).max(1),
-            Layout::Columns if n * row_out <= TILE => n,
-            Layout::Columns => (TILE / row_out).max(PANEL),
+            Layout::Columns if n * row_out <= tile_bytes => n,
+            Layout::Columns => (tile_bytes / row_out).max(PANEL),
         };
         QuantizeBlocks {
             name: name.to_owned(),

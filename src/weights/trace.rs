@@ -39,6 +39,19 @@ pub enum Untraceable {
     Rearranged(String),
 }
 
+/// Whether `node` is one that [`trace`] follows: it renames, casts or rearranges.
+pub fn rearranges(node: &Node) -> bool {
+    let followed = [
+        "Identity",
+        "Cast",
+        "Transpose",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+    ];
+    followed.iter().any(|op| node.is(op))
+}
+
 /// Follows `value` to its constant.
 ///
 /// # Errors
@@ -58,16 +71,8 @@ pub fn trace(model: &Model, value: ValueId) -> Result<Result<Weight, Untraceable
             return Ok(Err(Untraceable::NotConstant));
         };
         let node = &model.nodes[node];
-        let followed = [
-            "Identity",
-            "Cast",
-            "Transpose",
-            "Reshape",
-            "Squeeze",
-            "Unsqueeze",
-        ];
         match node.input(0) {
-            Some(input) if followed.iter().any(|op| node.is(op)) => {
+            Some(input) if rearranges(node) => {
                 path.push(node);
                 at = input;
             }

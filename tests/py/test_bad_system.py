@@ -122,7 +122,7 @@ def small_disk(tmp_path_factory) -> Iterator[Path]:
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         # The limit on file sizes above covers the same path of the code.
-        pytest.skip("mounting a tmpfs needs rights that this user does not have")
+        harness.cannot_run("mounting a tmpfs needs rights that this user does not have")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 

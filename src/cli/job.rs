@@ -1,0 +1,66 @@
+//! What `opt` and `quantize` have in common: read a model, run a pipeline, write the result.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use onnxq::{
+    Result,
+    pass::{Changed, Pipeline},
+};
+
+use super::{
+    Cx, ExitStatus, ReadArgs, WriteArgs,
+    context::{Inputs, at_file, record},
+    instruments::InstrumentArgs,
+    summary::Summary,
+};
+
+#[derive(Args)]
+pub(crate) struct JobArgs {
+    #[command(flatten)]
+    read: ReadArgs,
+    /// Say what would be done, and write nothing [example: --dry-run --json plan.json]
+    #[arg(long)]
+    dry_run: bool,
+    /// Write a report; `-` is standard output [example: --json report.json]
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) write: WriteArgs,
+    #[command(flatten)]
+    instruments: InstrumentArgs,
+}
+
+/// Runs `pipeline`; `output` tells from the path of the model where the result goes.
+pub(crate) fn run(
+    args: &JobArgs,
+    pipeline: &Pipeline,
+    output: impl FnOnce(&Path) -> PathBuf,
+    cx: &Cx,
+) -> Result<ExitStatus> {
+    Summary::check_path(args.json.as_deref())?;
+    let (path, opened) = cx.open(&args.read)?;
+    let inputs = Inputs::of(&path, &opened);
+    inputs.keep_from(args.json.as_deref())?;
+    let mut summary = Summary::new(&path, &opened, pipeline);
+    let mut model = opened.model;
+    let run = args.instruments.run(pipeline, &mut model, cx);
+    let report = run.map_err(at_file(&path))?;
+    // A model that nothing changed is written back as it was.
+    if report.passes.iter().any(|p| p.changed != Changed::No) {
+        let pipeline = pipeline.to_string();
+        record(&mut model, &opened.file, &pipeline, &args.read, &args.write);
+    }
+    let output = output(&path);
+    let planned = cx
+        .plan(&model, &output, &args.write, &inputs, args.json.as_deref())
+        .map_err(at_file(&path))?;
+    if !args.dry_run {
+        cx.save(&model, &output, &args.write, &planned)
+            .map_err(at_file(&path))?;
+    }
+    summary.written(planned, args.dry_run);
+    summary.report(report);
+    summary.finish(cx, args.json.as_deref())?;
+    Ok(ExitStatus::Done)
+}
