@@ -70,6 +70,20 @@ pub(super) fn typed_bytes(dtype: DataType, count: u64, t: &TensorProto) -> Resul
             expected / width as u64
         )))
     };
+    let entries = [
+        t.float_data.len(),
+        t.int32_data.len(),
+        t.int64_data.len(),
+        t.double_data.len(),
+        t.uint64_data.len(),
+        t.string_data.len(),
+    ];
+    if count == 0 && entries.iter().any(|n| *n > 0) {
+        return Err(Error::input(format!(
+            "has elements, but shape {:?} has none",
+            t.dims
+        )));
+    }
     let bytes: Vec<u8> = match typed_field(dtype) {
         TypedField::Float => {
             check("float_data", t.float_data.len(), 4)?;

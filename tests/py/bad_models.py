@@ -37,6 +37,17 @@ def good_model() -> ModelProto:
     return b.model(domains=["com.microsoft"])
 
 
+def elements_of_nothing(weight: TensorProto) -> None:
+    weight.ClearField("raw_data")
+    weight.dims[:] = [0, 3]
+    weight.int32_data.extend([1, 2])
+
+
+def nowhere(weight: TensorProto) -> None:
+    # Field 14, the enumeration that setters check.
+    weight.MergeFromString(b"\x70\x05")
+
+
 def with_weight(change: Callable[[TensorProto], None]) -> Callable[[], ModelProto]:
     def make() -> ModelProto:
         model = good_model()
@@ -89,6 +100,8 @@ TENSORS = [
     Bad("raw_data_short", with_weight(raw(47)), ("W", "47", "48")),
     Bad("raw_data_long", with_weight(raw(49)), ("W", "49", "48")),
     Bad("raw_data_empty", with_weight(raw(0)), ("W",)),
+    Bad("elements_of_an_empty_shape", with_weight(elements_of_nothing), ("W", "[0, 3]")),
+    Bad("data_location_unknown", with_weight(nowhere), ("W", "data_location 5")),
     Bad("dims_too_many", with_weight(dims(4, 4)), ("W", "48", "64")),
     Bad("dims_too_few", with_weight(dims(4)), ("W", "48", "16")),
     Bad("dims_negative", with_weight(dims(-4, -3)), ("W", "-4")),

@@ -35,6 +35,11 @@ impl Import {
                 t.dims
             ))
         })?;
+        if let Some(code) = t.data_location.filter(|code| !(0..=1).contains(code)) {
+            return Err(Error::input(format!(
+                "data_location {code} is unknown; expected 0 (the model) or 1 (a side file)"
+            )));
+        }
         let external = t.data_location == Some(proto::tensor_proto::DataLocation::External as i32);
         let places = [
             (
