@@ -35,6 +35,8 @@
 
 pub mod diff;
 pub mod digest;
+#[cfg(feature = "eval")]
+pub mod engine;
 pub mod error;
 pub mod inspect;
 pub mod ir;

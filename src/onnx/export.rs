@@ -135,6 +135,40 @@ pub fn save(model: &Model, path: &Path, options: &SaveOptions<'_>) -> Result<Sav
     Ok(layout.saved())
 }
 
+/// The bytes of `model` as a single file.
+///
+/// # Errors
+/// A constant cannot be read or computed, or the message would reach 2 GiB.
+pub fn to_vec(model: &Model) -> Result<Vec<u8>> {
+    let layout = Layout::of(model, Path::new("the model"), ExternalData::Never)?;
+    let file = &layout.files[0];
+    let mut bytes = vec![0; file.len as usize];
+    let mut rest = bytes.as_mut_slice();
+    let mut places = Vec::new();
+    for (_, piece) in &file.pieces {
+        let len = match piece {
+            Piece::Bytes(b) => b.len(),
+            Piece::Data(d) => d.len() as usize,
+        };
+        let (place, after) = rest.split_at_mut(len);
+        places.push((piece, place));
+        rest = after;
+    }
+    // A recipe with several outputs is computed once for each: models that are run are small
+    // beside those that are written.
+    places
+        .into_par_iter()
+        .with_max_len(1)
+        .try_for_each(|(piece, place)| match piece {
+            Piece::Bytes(b) => {
+                place.copy_from_slice(b);
+                Ok(())
+            }
+            Piece::Data(d) => d.read_at(0, place),
+        })?;
+    Ok(bytes)
+}
+
 /// The sizes that [`save`] would write.
 ///
 /// # Errors

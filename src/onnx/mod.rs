@@ -16,7 +16,7 @@ mod unknown;
 
 pub use export::{
     ExternalData, MESSAGE_LIMIT, Progress, SaveOptions, Saved, estimate, fingerprint, save,
-    side_file_name,
+    side_file_name, to_vec,
 };
 pub use import::{OpenOptions, Opened, from_bytes, open};
 

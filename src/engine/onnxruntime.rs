@@ -1,0 +1,208 @@
+//! ONNX Runtime, through its C API.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, OnceLock},
+};
+
+use half::{bf16, f16};
+use ort::{
+    environment::Environment,
+    logging::LogLevel,
+    session::{
+        OutputSelector, RunOptions, Session as OrtSession, SessionInputValue, SessionInputs,
+        builder::GraphOptimizationLevel,
+    },
+    value::{DynValue, TensorElementType, TensorRef},
+};
+
+use super::{Array, Element, Engine, LoadOptions, Program, Session, discover, with_elements};
+use crate::{
+    error::{Error, Result},
+    onnx,
+};
+
+/// ONNX Runtime, from a shared library.
+pub struct OnnxRuntime {
+    library: PathBuf,
+    version: String,
+    environment: &'static Environment,
+}
+
+/// The library of this process: the C API is found through one static, so there can be but one.
+static LOADED: OnceLock<(PathBuf, Environment)> = OnceLock::new();
+static LOADING: Mutex<()> = Mutex::new(());
+
+impl OnnxRuntime {
+    /// Loads the library at `path`, such as `libonnxruntime.so.1.23.0`.
+    ///
+    /// # Errors
+    /// It cannot be loaded, is no ONNX Runtime, is older than 1.17, or another one is in use in
+    /// this process.
+    pub fn load(path: &Path) -> Result<OnnxRuntime> {
+        let path =
+            std::path::absolute(path).map_err(|e| Error::io(format!("`{}`", path.display()), e))?;
+        let version = discover::version_of(&path)?;
+        let _guard = LOADING.lock().unwrap_or_else(|e| e.into_inner());
+        if LOADED.get().is_none() {
+            let environment = ort::init_from(&path)
+                .map_err(|e| unusable(&path, e))?
+                .with_name("onnxq")
+                .with_telemetry(false)
+                .build()
+                .map_err(|e| unusable(&path, e))?;
+            environment.set_log_level(LogLevel::Fatal);
+            let _ = LOADED.set((path.clone(), environment));
+        }
+        let (loaded, environment) = LOADED.get().expect("set above");
+        if *loaded != path {
+            return Err(Error::unsupported(format!(
+                "`{}`: this process already runs `{}`, and can run but one ONNX Runtime",
+                path.display(),
+                loaded.display()
+            )));
+        }
+        Ok(OnnxRuntime {
+            library: path,
+            version,
+            environment,
+        })
+    }
+}
+
+fn unusable(path: &Path, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::unsupported(format!(
+        "`{}` cannot be used as ONNX Runtime",
+        path.display()
+    ))
+    .with_source(source)
+}
+
+impl Engine for OnnxRuntime {
+    fn name(&self) -> &'static str {
+        "onnxruntime"
+    }
+
+    fn version(&self) -> &str {
+        &self.version
+    }
+
+    fn path(&self) -> Option<&Path> {
+        Some(&self.library)
+    }
+
+    fn load(&self, program: Program<'_>, options: LoadOptions) -> Result<Box<dyn Session>> {
+        let load = || -> Result<OrtSession, ort::Error> {
+            let level = match options.optimize {
+                true => GraphOptimizationLevel::All,
+                false => GraphOptimizationLevel::Disable,
+            };
+            let mut builder = OrtSession::builder(self.environment)?
+                .with_log_level(LogLevel::Fatal)?
+                .with_optimization_level(level)?
+                .with_intra_threads(options.threads)?;
+            match program.file {
+                Some(file) => builder.commit_from_file(file),
+                None => {
+                    let bytes =
+                        onnx::to_vec(program.model).map_err(|e| ort::Error::new(e.chain()))?;
+                    builder.commit_from_memory(&bytes)
+                }
+            }
+        };
+        let session = load().map_err(|e| {
+            Error::unsupported(format!("onnxruntime {} refuses the model", self.version))
+                .with_source(OneLine::of(&e))
+        })?;
+        Ok(Box::new(OrtRun { session }))
+    }
+}
+
+/// An error of the library without what it prints before the reason.
+#[derive(Debug)]
+struct OneLine(String);
+
+impl OneLine {
+    fn of(error: &dyn std::fmt::Display) -> OneLine {
+        OneLine(error.to_string().replace('\n', " "))
+    }
+}
+
+impl std::fmt::Display for OneLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for OneLine {}
+
+struct OrtRun {
+    session: OrtSession,
+}
+
+impl Session for OrtRun {
+    fn run(&mut self, inputs: &[(&str, &Array)], outputs: &[&str]) -> Result<Vec<Array>> {
+        let refused = |e: ort::Error| {
+            Error::unsupported("onnxruntime cannot run the model").with_source(OneLine::of(&e))
+        };
+        let mut values = Vec::new();
+        for (name, array) in inputs {
+            let value = to_value(array).map_err(|e| refused(e).at(format!("input `{name}`")))?;
+            values.push((*name, value));
+        }
+        let wanted = outputs
+            .iter()
+            .fold(OutputSelector::no_default(), |s, name| s.with(*name));
+        let options = RunOptions::new().map_err(refused)?.with_outputs(wanted);
+        let results = self
+            .session
+            .run_with_options(SessionInputs::<0>::from(values), &options)
+            .map_err(refused)?;
+        let result = |name: &&str| {
+            let value = results
+                .get(*name)
+                .ok_or_else(|| Error::input(format!("onnxruntime gave no output `{name}`")))?;
+            from_value(value).map_err(|e| e.at(format!("output `{name}`")))
+        };
+        outputs.iter().map(result).collect()
+    }
+}
+
+fn to_value(array: &Array) -> Result<SessionInputValue<'_>, ort::Error> {
+    let dims = array.dims();
+    with_elements!(array.elements(), v => {
+        TensorRef::from_array_view((dims, v.as_slice())).map(SessionInputValue::from)
+    })
+}
+
+fn from_value(value: &DynValue) -> Result<Array> {
+    fn copy<T: Element + ort::value::PrimitiveTensorElementType>(
+        value: &DynValue,
+    ) -> Result<Array> {
+        let (shape, elements) = value
+            .try_extract_tensor::<T>()
+            .map_err(|e| Error::unsupported("cannot be read").with_source(OneLine::of(&e)))?;
+        let dims = shape.iter().map(|&d| d as usize).collect();
+        Ok(Array::new(dims, elements.to_vec()))
+    }
+    use TensorElementType as T;
+    match value.dtype().tensor_type() {
+        Some(T::Float32) => copy::<f32>(value),
+        Some(T::Float64) => copy::<f64>(value),
+        Some(T::Float16) => copy::<f16>(value),
+        Some(T::Bfloat16) => copy::<bf16>(value),
+        Some(T::Int64) => copy::<i64>(value),
+        Some(T::Int32) => copy::<i32>(value),
+        Some(T::Int16) => copy::<i16>(value),
+        Some(T::Int8) => copy::<i8>(value),
+        Some(T::Uint64) => copy::<u64>(value),
+        Some(T::Uint32) => copy::<u32>(value),
+        Some(T::Uint16) => copy::<u16>(value),
+        Some(T::Uint8) => copy::<u8>(value),
+        Some(T::Bool) => copy::<bool>(value),
+        _ => Err(Error::unsupported(format!(
+            "it is a {}, expected a tensor of numbers",
+            value.dtype()
+        ))),
+    }
+}
