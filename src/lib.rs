@@ -38,6 +38,8 @@ pub mod digest;
 #[cfg(feature = "eval")]
 pub mod engine;
 pub mod error;
+#[cfg(feature = "eval")]
+pub mod eval;
 pub mod inspect;
 pub mod ir;
 pub mod onnx;
