@@ -23,7 +23,7 @@
 mod columns;
 mod convert;
 mod dequantize;
-mod dispatch;
+pub(crate) mod dispatch;
 mod lanes;
 mod matrix;
 mod rows;
