@@ -2,6 +2,7 @@
 
 mod context;
 mod diff;
+mod eval;
 mod inspect;
 mod instruments;
 mod job;
@@ -50,6 +51,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Diff(diff::DiffArgs),
     Verify(verify::VerifyArgs),
+    Eval(Box<eval::EvalArgs>),
 }
 
 /// How a command that did its work ends.
@@ -72,6 +74,7 @@ pub(crate) fn run() -> Result<ExitStatus> {
         Command::Inspect(args) => inspect::run(args, &cx),
         Command::Diff(args) => diff::run(args, &cx),
         Command::Verify(args) => verify::run(args, &cx),
+        Command::Eval(args) => eval::run(args, &cx),
     }
 }
 

@@ -232,6 +232,14 @@ impl Array {
         })
     }
 
+    /// As [`Array::to_f32`], without a copy when they are float32.
+    pub fn into_f32(self) -> Option<Vec<f32>> {
+        match self.elements {
+            Elements::Float(v) => Some(v),
+            _ => self.to_f32(),
+        }
+    }
+
     /// The same numbers as another floating-point type; `None` unless both are float32, float16
     /// or bfloat16.
     pub fn to_float_type(&self, dtype: DataType) -> Option<Array> {

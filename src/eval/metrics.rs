@@ -62,6 +62,11 @@ impl Row {
         f64::from(logit) - f64::from(self.max) - self.ln_sum
     }
 
+    /// How far a logit is below the largest one.
+    pub(crate) fn below(&self, logit: f32) -> f32 {
+        self.max - logit
+    }
+
     /// The most probable token.
     pub(crate) fn top1(&self) -> u32 {
         self.top[0]

@@ -87,7 +87,7 @@ pub struct ModelResult {
     pub path: Option<String>,
     /// Length of its files in bytes.
     pub bytes: u64,
-    /// SHA-256 of its file.
+    /// SHA-256 of its file, and of its side files, joined with `+`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
     /// Seconds to load it; 0 when its log-probs came from a file.
@@ -291,6 +291,26 @@ pub struct LimitResult {
     /// Where it was missed most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worst: Option<TokenPlace>,
+}
+
+impl ModelResult {
+    /// Nothing is known about it but its name.
+    pub fn named(name: &str) -> ModelResult {
+        ModelResult {
+            name: name.to_owned(),
+            path: None,
+            bytes: 0,
+            sha256: None,
+            load_seconds: 0.0,
+            run_seconds: 0.0,
+            perplexity: None,
+            divergence: None,
+            outputs: Vec::new(),
+            noise: None,
+            per_node: Vec::new(),
+            limits: Vec::new(),
+        }
+    }
 }
 
 impl Evaluation {

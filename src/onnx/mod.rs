@@ -19,6 +19,8 @@ pub use export::{
     side_file_name, to_vec,
 };
 pub use import::{OpenOptions, Opened, from_bytes, open};
+#[cfg(feature = "eval")]
+pub(crate) use output::Output;
 
 /// The messages of `proto/onnx.proto`.
 #[expect(unreachable_pub, reason = "generated code")]

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 /// A file being written.
 #[derive(Debug)]
-pub(super) struct Output {
+pub(crate) struct Output {
     file: File,
     target: PathBuf,
     /// The name it has meanwhile, once it has one.
@@ -28,7 +28,7 @@ impl Output {
     /// # Errors
     /// The folder is missing or not writable, `target` is something else than a file, or
     /// the disk has not `len` bytes left.
-    pub(super) fn create(target: &Path, len: u64) -> Result<Output> {
+    pub(crate) fn create(target: &Path, len: u64) -> Result<Output> {
         let at = |e: io::Error| Error::io(format!("cannot write `{}`", target.display()), e);
         if let Ok(meta) = fs::metadata(target)
             && !meta.is_file()
@@ -65,25 +65,25 @@ impl Output {
         self.file.set_len(len)
     }
 
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
     /// Writes `bytes` at `offset`. May be called from several threads.
-    pub(super) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         write_all_at(&self.file, offset, bytes)
             .map_err(|e| Error::io(format!("cannot write `{}`", self.target.display()), e))
     }
 
     /// Flushes the content to the disk.
-    pub(super) fn sync(&self) -> Result<()> {
+    pub(crate) fn sync(&self) -> Result<()> {
         let at = |e| Error::io(format!("cannot flush `{}`", self.target.display()), e);
         self.file.sync_all().map_err(at)
     }
 
     /// Gives the file a temporary name beside the target, if it has none: the last step
     /// that can fail for lack of space or rights.
-    pub(super) fn name(&mut self) -> Result<()> {
+    pub(crate) fn name(&mut self) -> Result<()> {
         if self.temporary.is_some() {
             return Ok(());
         }
@@ -105,7 +105,7 @@ impl Output {
     }
 
     /// Replaces the target with the file.
-    pub(super) fn publish(mut self) -> Result<PathBuf> {
+    pub(crate) fn publish(mut self) -> Result<PathBuf> {
         self.name()?;
         let temporary = self.temporary.as_ref().expect("`name` gave it one");
         fs::rename(temporary, &self.target)
