@@ -17,6 +17,9 @@ use serde::Serialize;
 pub use nodes::{NodeChange, NodeInfo};
 pub use weights::{WeightChange, WeightInfo};
 
+#[cfg(feature = "eval")]
+pub(crate) use {nodes::equal as same_attribute, weights::equal as same_tensor};
+
 use crate::{
     error::Result,
     inspect::{all_weights, domain_name, operator_counts},

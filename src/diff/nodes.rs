@@ -270,7 +270,7 @@ pub(super) fn attribute_text(m: &Model, value: &AttributeValue) -> String {
 
 /// Whether two attributes are equal. Of graphs only the number counts: what is in them is
 /// compared apart.
-pub(super) fn equal(a: &AttributeValue, b: &AttributeValue) -> bool {
+pub(crate) fn equal(a: &AttributeValue, b: &AttributeValue) -> bool {
     use AttributeValue as V;
     let same = |a: &[f32], b: &[f32]| {
         a.iter()

@@ -91,7 +91,7 @@ fn texts<'t>(parts: &[&'t Tensor]) -> Vec<(&'t str, &'t [crate::ir::Property])> 
 }
 
 /// Whether the elements are the same bytes.
-pub(super) fn equal(a: &Tensor, b: &Tensor) -> Result<bool> {
+pub(crate) fn equal(a: &Tensor, b: &Tensor) -> Result<bool> {
     match (&a.elements, &b.elements) {
         (Elements::Strings(a), Elements::Strings(b)) => Ok(a == b),
         (Elements::Data(a), Elements::Data(b)) => data_equal(a, b),

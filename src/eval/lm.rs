@@ -11,16 +11,18 @@ use crate::{
     ir::{DataType, DimSize},
 };
 
+/// A named tensor.
+pub(crate) type Named = (String, Array);
+
 /// A language model that is ready to be fed windows of tokens, a chunk at a time.
 pub(crate) struct LanguageModel {
     session: Box<dyn Session>,
     signature: Signature,
     logits: String,
     /// Given inputs, the same for every window, such as an encoder's states.
-    given: Vec<(String, Array)>,
+    given: Vec<Named>,
     /// The cache after the last chunk: name of the input, and its value.
-    cache: Vec<(String, Array)>,
-    fed: usize,
+    cache: Vec<Named>,
     pub(crate) time: Duration,
 }
 
@@ -28,7 +30,7 @@ impl LanguageModel {
     pub(crate) fn new(
         session: Box<dyn Session>,
         signature: Signature,
-        given: &[(String, Array)],
+        given: &[Named],
     ) -> Result<LanguageModel> {
         let logits = signature.output(OutputRole::Logits).ok_or_else(|| {
             let names: Vec<_> = signature.outputs.iter().map(|o| &*o.name).collect();
@@ -39,25 +41,13 @@ impl LanguageModel {
             ))
         })?;
         let logits = logits.name.clone();
-        let known = |name: &str| signature.inputs.iter().any(|i| i.name == name);
-        let given: Vec<_> = given.iter().filter(|(n, _)| known(n)).cloned().collect();
-        for input in &signature.inputs {
-            let is_given = given.iter().any(|(name, _)| *name == input.name);
-            if input.role == InputRole::Other && !input.has_default && !is_given {
-                return Err(Error::input(format!(
-                    "input `{}` is none that a language model is known to have; give it with \
-                     --inputs",
-                    input.name
-                )));
-            }
-        }
+        let given = given_to(&signature, given)?;
         Ok(LanguageModel {
             session,
             signature,
             logits,
             given,
             cache: Vec::new(),
-            fed: 0,
             time: Duration::ZERO,
         })
     }
@@ -72,7 +62,6 @@ impl LanguageModel {
 
     /// Begins new windows: the cache is empty.
     pub(crate) fn restart(&mut self) {
-        self.fed = 0;
         self.cache.clear();
     }
 
@@ -80,8 +69,9 @@ impl LanguageModel {
     /// `[windows, rows, vocabulary]`. Without a cache `rows` must be all.
     pub(crate) fn feed(&mut self, windows: &[&[u32]], rows: Range<usize>) -> Result<Array> {
         let last = rows.end == windows[0].len();
-        let feeds = self.feeds(windows, &rows)?;
-        let inputs: Vec<_> = feeds.iter().map(|(name, a)| (name.as_str(), a)).collect();
+        let cache = std::mem::take(&mut self.cache);
+        let feeds = token_feeds(&self.signature, windows, &rows, cache)?;
+        let inputs = with_given(&feeds, &self.given);
         let cache = match last {
             true => Vec::new(),
             false => self.signature.cache(),
@@ -96,7 +86,6 @@ impl LanguageModel {
             .iter()
             .map(|&(past, ..)| self.signature.inputs[past].name.clone());
         self.cache = names.zip(results.drain(1..)).collect();
-        self.fed = rows.end;
         let logits = results.remove(0);
         let expected = [windows.len(), rows.len()];
         match logits.dims() {
@@ -107,48 +96,75 @@ impl LanguageModel {
             ))),
         }
     }
+}
 
-    fn feeds(&mut self, windows: &[&[u32]], rows: &Range<usize>) -> Result<Vec<(String, Array)>> {
-        let (batch, new, all) = (windows.len(), rows.len(), rows.end);
-        let mut cache = std::mem::take(&mut self.cache);
-        let mut cached = |name: &str| {
-            let at = cache.iter().position(|(n, _)| n == name)?;
-            Some(cache.swap_remove(at).1)
-        };
-        let mut feeds = Vec::new();
-        for input in &self.signature.inputs {
-            let ints = |dims: Vec<usize>, of: &dyn Fn(usize) -> i64| {
-                let dtype = input.dtype.unwrap_or(DataType::Int64);
-                Array::of_integers(dtype, dims, of).ok_or_else(|| {
-                    Error::unsupported(format!("input `{}` of {}", input.name, dtype.name()))
-                })
-            };
-            let array = match input.role {
-                InputRole::InputIds => ints(vec![batch, new], &|i| {
-                    i64::from(windows[i / new][rows.start + i % new])
-                })?,
-                InputRole::AttentionMask => ints(vec![batch, all], &|_| 1)?,
-                InputRole::PositionIds => {
-                    ints(vec![batch, new], &|i| (rows.start + i % new) as i64)?
-                }
-                InputRole::TokenTypeIds => ints(vec![batch, new], &|_| 0)?,
-                InputRole::UseCacheBranch => {
-                    let dims = vec![1; input.dims.as_ref().map_or(1, Vec::len)];
-                    ints(dims, &|_| i64::from(rows.start > 0))?
-                }
-                InputRole::Past { axis } => match cached(&input.name) {
-                    Some(array) => array,
-                    None => empty_past(input, axis, batch)?,
-                },
-                InputRole::Other => continue,
-            };
-            feeds.push((input.name.clone(), array));
+/// Those of `given` that the model has.
+///
+/// # Errors
+/// It needs one that neither tokens give nor `given` has.
+pub(crate) fn given_to(signature: &Signature, given: &[Named]) -> Result<Vec<Named>> {
+    let known = |name: &str| signature.inputs.iter().any(|i| i.name == name);
+    let is_given = |name: &str| given.iter().any(|(n, _)| n == name);
+    for input in &signature.inputs {
+        if input.role == InputRole::Other && !input.has_default && !is_given(&input.name) {
+            return Err(Error::input(format!(
+                "input `{}` is none that tokens give a value to; give it with --inputs",
+                input.name
+            )));
         }
-        let given = |(name, _): &&(String, Array)| feeds.iter().all(|(n, _)| n != name);
-        let more: Vec<_> = self.given.iter().filter(given).cloned().collect();
-        feeds.extend(more);
-        Ok(feeds)
     }
+    Ok(given.iter().filter(|(n, _)| known(n)).cloned().collect())
+}
+
+/// What an engine takes: `given`, and those of `feeds` that it does not have.
+pub(crate) fn with_given<'f>(feeds: &'f [Named], given: &'f [Named]) -> Vec<(&'f str, &'f Array)> {
+    let is_given = |name: &str| given.iter().any(|(n, _)| n == name);
+    let own = feeds.iter().filter(|(name, _)| !is_given(name));
+    let all = own.chain(given);
+    all.map(|(name, array)| (name.as_str(), array)).collect()
+}
+
+/// The inputs that tokens give: `rows` of each of `windows`, after a `cache` of those before.
+/// Inputs without a role are not among them.
+pub(crate) fn token_feeds(
+    signature: &Signature,
+    windows: &[&[u32]],
+    rows: &Range<usize>,
+    mut cache: Vec<Named>,
+) -> Result<Vec<Named>> {
+    let (batch, new, all) = (windows.len(), rows.len(), rows.end);
+    let mut cached = |name: &str| {
+        let at = cache.iter().position(|(n, _)| n == name)?;
+        Some(cache.swap_remove(at).1)
+    };
+    let mut feeds = Vec::new();
+    for input in &signature.inputs {
+        let ints = |dims: Vec<usize>, of: &dyn Fn(usize) -> i64| {
+            let dtype = input.dtype.unwrap_or(DataType::Int64);
+            Array::of_integers(dtype, dims, of).ok_or_else(|| {
+                Error::unsupported(format!("input `{}` of {}", input.name, dtype.name()))
+            })
+        };
+        let array = match input.role {
+            InputRole::InputIds => ints(vec![batch, new], &|i| {
+                i64::from(windows[i / new][rows.start + i % new])
+            })?,
+            InputRole::AttentionMask => ints(vec![batch, all], &|_| 1)?,
+            InputRole::PositionIds => ints(vec![batch, new], &|i| (rows.start + i % new) as i64)?,
+            InputRole::TokenTypeIds => ints(vec![batch, new], &|_| 0)?,
+            InputRole::UseCacheBranch => {
+                let dims = vec![1; input.dims.as_ref().map_or(1, Vec::len)];
+                ints(dims, &|_| i64::from(rows.start > 0))?
+            }
+            InputRole::Past { axis } => match cached(&input.name) {
+                Some(array) => array,
+                None => empty_past(input, axis, batch)?,
+            },
+            InputRole::Other => continue,
+        };
+        feeds.push((input.name.clone(), array));
+    }
+    Ok(feeds)
 }
 
 /// A cache of no tokens: extent 0 along `axis`, and the batch where there is no other extent.

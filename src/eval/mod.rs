@@ -5,9 +5,11 @@ mod limits;
 mod lm;
 mod log_probs;
 mod metrics;
+mod per_node;
 pub mod report;
 mod subject;
 mod summary;
+mod tensors;
 mod tokens;
 
 pub use language::{Baseline, LanguageOptions};

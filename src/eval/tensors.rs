@@ -1,0 +1,468 @@
+//! Compares outputs as numbers: of any model, over any inputs.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    Subject, Tokens,
+    language::Evaluated,
+    lm::{Named, empty_past, given_to, token_feeds, with_given},
+    report::{InputInfo, ModelResult, Noise, OutputDifference},
+};
+use crate::{
+    engine::{Array, Engine, InputRole, LoadOptions, OutputRole, Session, Signature},
+    error::{Error, Result},
+};
+
+/// What models are fed, item by item.
+#[derive(Clone, Copy)]
+pub enum Items<'a> {
+    /// Named tensors, each set an item.
+    Tensors {
+        /// The sets.
+        sets: &'a [Vec<Named>],
+        /// Where they come from.
+        source: &'a str,
+    },
+    /// Every text an item, cut to so many tokens.
+    Texts {
+        /// The texts.
+        tokens: &'a Tokens,
+        /// Tokens of the longest.
+        window: usize,
+        /// Inputs beside the tokens.
+        given: &'a [Named],
+    },
+}
+
+/// Runs everything. The first error of a model ends it.
+pub(crate) fn evaluate(
+    engine: &dyn Engine,
+    baseline: Option<&Subject<'_>>,
+    models: &[Subject<'_>],
+    items: Items<'_>,
+    noise_items: usize,
+    load: LoadOptions,
+) -> Result<Evaluated> {
+    let feeds = Feeds::of(items)?;
+    let start = |subject| Runner::load(engine, subject, load, noise_items);
+    let mut base = baseline.map(start).transpose()?;
+    let mut runners: Vec<Runner<'_>> = models.iter().map(start).collect::<Result<_>>()?;
+    let mut warnings = Vec::new();
+    if let Some(base) = &base {
+        for runner in &runners {
+            runner.check(base, &mut warnings)?;
+        }
+    }
+    for item in 0..feeds.len() {
+        let reference = match &mut base {
+            Some(base) => Some(base.outputs(&feeds, item)?),
+            None => None,
+        };
+        for runner in &mut runners {
+            let outputs = runner.outputs(&feeds, item)?;
+            if let Some(reference) = &reference {
+                let at = |e: Error| e.at(format!("`{}`, item {item}", runner.subject.name));
+                let logits = runner.logits();
+                add(&mut runner.differences, reference, &outputs, logits.as_deref()).map_err(at)?;
+            }
+        }
+    }
+    Ok(Evaluated {
+        baseline: base.map(Runner::finish),
+        models: runners.into_iter().map(Runner::finish).collect(),
+        input: feeds.info(),
+        warnings,
+    })
+}
+
+/// What the items are, one form for both kinds.
+struct Feeds<'a> {
+    items: Items<'a>,
+    texts: Vec<&'a [u32]>,
+}
+
+impl<'a> Feeds<'a> {
+    fn of(items: Items<'a>) -> Result<Feeds<'a>> {
+        let texts = match items {
+            Items::Tensors { .. } => Vec::new(),
+            Items::Texts { tokens, window, .. } => {
+                let all = tokens.sequences().iter();
+                all.filter(|ids| !ids.is_empty())
+                    .map(|ids| &ids[..ids.len().min(window)])
+                    .collect()
+            }
+        };
+        let feeds = Feeds { items, texts };
+        match feeds.len() {
+            0 => Err(Error::input("there is nothing to feed, expected at least one text")),
+            _ => Ok(feeds),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self.items {
+            Items::Tensors { sets, .. } => sets.len(),
+            Items::Texts { .. } => self.texts.len(),
+        }
+    }
+
+    /// The inputs of item `i` for a model with this signature.
+    fn item(&self, i: usize, signature: &Signature) -> Result<Vec<Named>> {
+        let (feeds, given) = match self.items {
+            Items::Tensors { sets, .. } => (rest_of(signature, &sets[i])?, &sets[i][..]),
+            Items::Texts { given, .. } => {
+                let ids = self.texts[i];
+                let feeds = token_feeds(signature, &[ids], &(0..ids.len()), Vec::new())?;
+                (feeds, given)
+            }
+        };
+        let given = given_to(signature, given)?;
+        let all = with_given(&feeds, &given).into_iter();
+        Ok(all.map(|(name, array)| (name.to_owned(), array.clone())).collect())
+    }
+
+    fn info(&self) -> InputInfo {
+        let mut hash = Sha256::new();
+        let (source, tokens) = match self.items {
+            Items::Tensors { sets, source } => {
+                for (name, array) in sets.iter().flatten() {
+                    hash.update(name);
+                    hash.update(array.to_le_bytes());
+                }
+                (source, 0)
+            }
+            Items::Texts { tokens, .. } => {
+                for id in self.texts.iter().copied().flatten() {
+                    hash.update(id.to_le_bytes());
+                }
+                (tokens.source(), self.texts.iter().map(|t| t.len()).sum())
+            }
+        };
+        let hex = |byte: &u8| format!("{byte:02x}");
+        InputInfo {
+            source: source.to_owned(),
+            tokens,
+            items: self.len(),
+            batch: 1,
+            sha256: hash.finalize().iter().map(hex).collect(),
+            ..InputInfo::default()
+        }
+    }
+}
+
+/// What given tensors leave out and can be told: a cache of no tokens.
+fn rest_of(signature: &Signature, given: &[Named]) -> Result<Vec<Named>> {
+    let mut rest = Vec::new();
+    for input in &signature.inputs {
+        if given.iter().any(|(name, _)| *name == input.name) || input.has_default {
+            continue;
+        }
+        let array = match input.role {
+            InputRole::Past { axis } => empty_past(input, axis, 1)?,
+            InputRole::UseCacheBranch => {
+                Array::new(vec![1; input.dims.as_ref().map_or(1, Vec::len)], vec![false])
+            }
+            _ => {
+                let names: Vec<_> = given.iter().map(|(n, _)| n.as_str()).collect();
+                return Err(Error::input(format!(
+                    "input `{}` is not given; found {}",
+                    input.name,
+                    names.join(", ")
+                )));
+            }
+        };
+        rest.push((input.name.clone(), array));
+    }
+    Ok(rest)
+}
+
+struct Runner<'a> {
+    subject: &'a Subject<'a>,
+    signature: Signature,
+    session: Box<dyn Session>,
+    unoptimized: Option<Box<dyn Session>>,
+    load_time: Duration,
+    run_time: Duration,
+    noise_items: usize,
+    noise: BTreeMap<String, Sums>,
+    differences: BTreeMap<String, Sums>,
+}
+
+impl<'a> Runner<'a> {
+    fn load(
+        engine: &dyn Engine,
+        subject: &'a Subject<'a>,
+        load: LoadOptions,
+        noise_items: usize,
+    ) -> Result<Runner<'a>> {
+        let at = |e: Error| e.at(format!("`{}`", subject.name));
+        let start = Instant::now();
+        let session = engine.load(subject.program(), load).map_err(at)?;
+        let load_time = start.elapsed();
+        let optimize = LoadOptions {
+            optimize: false,
+            ..load
+        };
+        let unoptimized = match noise_items {
+            0 => None,
+            _ => Some(engine.load(subject.program(), optimize).map_err(at)?),
+        };
+        Ok(Runner {
+            subject,
+            signature: Signature::of(subject.model),
+            session,
+            unoptimized,
+            load_time,
+            run_time: Duration::ZERO,
+            noise_items,
+            noise: BTreeMap::new(),
+            differences: BTreeMap::new(),
+        })
+    }
+
+    /// That it can be compared with `base`.
+    fn check(&self, base: &Runner<'_>, warnings: &mut Vec<String>) -> Result<()> {
+        let at = |e: Error| e.at(format!("`{}`", self.subject.name));
+        let names = |r: &Runner<'_>| -> Vec<String> {
+            let needed = r.signature.inputs.iter().filter(|i| !i.has_default);
+            let mut names: Vec<_> = needed.map(|i| i.name.clone()).collect();
+            names.sort();
+            names
+        };
+        let (mine, theirs) = (names(self), names(base));
+        if mine != theirs {
+            return Err(at(Error::input(format!(
+                "its inputs are {}, the baseline's {}",
+                mine.join(", "),
+                theirs.join(", ")
+            ))));
+        }
+        let has = |r: &Runner<'_>, name: &str| r.signature.outputs.iter().any(|o| o.name == name);
+        let (shared, own): (Vec<_>, Vec<_>) = self
+            .signature
+            .outputs
+            .iter()
+            .map(|o| o.name.as_str())
+            .partition(|name| has(base, name));
+        if shared.is_empty() {
+            return Err(at(Error::input(format!(
+                "no output has the name of one of the baseline's; found {}",
+                own.join(", ")
+            ))));
+        }
+        if !own.is_empty() {
+            warnings.push(format!(
+                "`{}`: not compared, as the baseline has no such output: {}",
+                self.subject.name,
+                own.join(", ")
+            ));
+        }
+        Ok(())
+    }
+
+    fn logits(&self) -> Option<String> {
+        self.signature.output(OutputRole::Logits).map(|o| o.name.clone())
+    }
+
+    fn outputs(&mut self, feeds: &Feeds<'_>, item: usize) -> Result<Vec<Named>> {
+        let at = |e: Error| e.at(format!("`{}`, item {item}", self.subject.name));
+        let inputs = feeds.item(item, &self.signature).map_err(at)?;
+        let inputs: Vec<_> = inputs.iter().map(|(n, a)| (n.as_str(), a)).collect();
+        let names: Vec<_> = self.signature.outputs.iter().map(|o| o.name.as_str()).collect();
+        let named = |arrays: Vec<Array>| -> Vec<Named> {
+            names.iter().map(|n| n.to_string()).zip(arrays).collect()
+        };
+        let start = Instant::now();
+        let outputs = named(self.session.run(&inputs, &names).map_err(at)?);
+        self.run_time += start.elapsed();
+        if item < self.noise_items
+            && let Some(session) = &mut self.unoptimized
+        {
+            let other = named(session.run(&inputs, &names).map_err(at)?);
+            add(&mut self.noise, &outputs, &other, None).map_err(at)?;
+        } else {
+            self.unoptimized = None;
+        }
+        Ok(outputs)
+    }
+
+    fn finish(self) -> ModelResult {
+        let mut result = self.subject.result();
+        result.load_seconds = self.load_time.as_secs_f64();
+        result.run_seconds = self.run_time.as_secs_f64();
+        if self.noise_items > 0 {
+            result.noise = Some(Noise {
+                method: "with and without the engine's graph optimizations",
+                items: self.noise_items,
+                mean_kld: None,
+                max_kld: None,
+                max_log_prob: None,
+                perplexity_ratio: None,
+                max_difference: Some(self.noise.values().map(|s| s.max).fold(0.0, f64::max)),
+            });
+        }
+        result.outputs = self
+            .differences
+            .into_iter()
+            .map(|(name, sums)| sums.finish(name))
+            .collect();
+        result
+    }
+}
+
+/// Sums over the elements of one output.
+#[derive(Default)]
+struct Sums {
+    elements: usize,
+    max: f64,
+    absolute: f64,
+    noise: f64,
+    base: f64,
+    other: f64,
+    product: f64,
+    /// Rows with the same largest element, and rows; only where rows are scores.
+    agreement: Option<(usize, usize)>,
+}
+
+/// Adds the outputs of one item that both have. `scores` is the output whose rows are scores.
+fn add(
+    sums: &mut BTreeMap<String, Sums>,
+    base: &[Named],
+    other: &[Named],
+    scores: Option<&str>,
+) -> Result<()> {
+    for (name, array) in other {
+        let Some((_, reference)) = base.iter().find(|(n, _)| n == name) else {
+            continue;
+        };
+        let at = |e: Error| e.at(format!("output `{name}`"));
+        if array.dims() != reference.dims() {
+            return Err(at(Error::input(format!(
+                "its extents are {:?}, the baseline's {:?}",
+                array.dims(),
+                reference.dims()
+            ))));
+        }
+        let numbers = |a: &Array| {
+            let truth = || a.as_slice::<bool>().map(|v| v.iter().map(|&b| f32::from(b)).collect());
+            a.to_f32().or_else(truth).unwrap_or_default()
+        };
+        let (a, b) = (numbers(reference), numbers(array));
+        let sums = sums.entry(name.clone()).or_default();
+        sums.add(&a, &b).map_err(at)?;
+        if scores == Some(name.as_str()) {
+            let width = array.dims().last().copied().unwrap_or(1).max(1);
+            sums.agree(&a, &b, width);
+        }
+    }
+    Ok(())
+}
+
+impl Sums {
+    fn add(&mut self, base: &[f32], other: &[f32]) -> Result<()> {
+        self.elements += base.len();
+        for (i, (&b, &o)) in base.iter().zip(other).enumerate() {
+            if b.is_nan() || o.is_nan() {
+                let whose = if b.is_nan() { "the baseline" } else { "the model" };
+                return Err(Error::input(format!("element {i} of {whose} is not a number")));
+            }
+            let (b, o) = (f64::from(b), f64::from(o));
+            // Masks have infinities in both.
+            let difference = if b == o { 0.0 } else { (o - b).abs() };
+            self.max = self.max.max(difference);
+            self.absolute += difference;
+            self.noise += difference * difference;
+            if b.is_finite() && o.is_finite() {
+                self.base += b * b;
+                self.other += o * o;
+                self.product += b * o;
+            }
+        }
+        Ok(())
+    }
+
+    fn agree(&mut self, base: &[f32], other: &[f32], width: usize) {
+        let (same, rows) = self.agreement.get_or_insert_default();
+        for (b, o) in base.chunks(width).zip(other.chunks(width)) {
+            *same += usize::from(largest(b) == largest(o));
+            *rows += 1;
+        }
+    }
+
+    fn finish(self, name: String) -> OutputDifference {
+        let norms = (self.base * self.other).sqrt();
+        OutputDifference {
+            name,
+            elements: self.elements,
+            max: self.max,
+            mean: self.absolute / self.elements.max(1) as f64,
+            snr_db: (self.noise > 0.0 && self.base > 0.0)
+                .then(|| 10.0 * (self.base / self.noise).log10()),
+            cosine: (norms > 0.0).then(|| (self.product / norms).min(1.0)),
+            agreement: self
+                .agreement
+                .map(|(same, rows)| same as f64 / rows.max(1) as f64),
+        }
+    }
+}
+
+/// Index of the largest element; of equal ones the first.
+fn largest(row: &[f32]) -> usize {
+    let mut best = 0;
+    for (i, x) in row.iter().enumerate() {
+        if *x > row[best] {
+            best = i;
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_relative_eq;
+
+    use super::*;
+
+    fn named(name: &str, dims: &[usize], elements: &[f32]) -> Vec<Named> {
+        vec![(name.to_owned(), Array::new(dims.to_vec(), elements.to_vec()))]
+    }
+
+    #[test]
+    fn differences_computed_by_hand() {
+        let base = named("y", &[2, 2], &[3.0, 4.0, 0.0, 1.0]);
+        let other = named("y", &[2, 2], &[4.0, 3.0, 0.0, 1.0]);
+        let mut sums = BTreeMap::new();
+        add(&mut sums, &base, &other, Some("y")).unwrap();
+        let d = sums.remove("y").unwrap().finish("y".to_owned());
+        assert_eq!((d.elements, d.max, d.mean), (4, 1.0, 0.5));
+        // Power 26 by noise 2.
+        assert_relative_eq!(d.snr_db.unwrap(), 10.0 * 13f64.log10());
+        assert_relative_eq!(d.cosine.unwrap(), 25.0 / 26.0);
+        assert_eq!(d.agreement, Some(0.5));
+    }
+
+    #[test]
+    fn equal_outputs() {
+        let base = named("y", &[3], &[f32::NEG_INFINITY, 2.0, 0.0]);
+        let mut sums = BTreeMap::new();
+        add(&mut sums, &base, &base, None).unwrap();
+        let d = sums.remove("y").unwrap().finish("y".to_owned());
+        assert_eq!((d.max, d.snr_db, d.cosine), (0.0, None, Some(1.0)));
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_an_error() {
+        let base = named("y", &[2], &[1.0, 2.0]);
+        let mut sums = BTreeMap::new();
+        let nan = named("y", &[2], &[1.0, f32::NAN]);
+        let e = add(&mut sums, &base, &nan, None).unwrap_err().chain();
+        assert_eq!(e, "output `y`: element 1 of the model is not a number");
+        let e = add(&mut sums, &base, &named("y", &[1, 2], &[1.0, 2.0]), None);
+        assert!(e.unwrap_err().chain().contains("[1, 2], the baseline's [2]"));
+    }
+}
