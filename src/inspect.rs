@@ -210,19 +210,11 @@ pub fn inspect(opened: &Opened, hash: bool) -> Result<Inspection> {
     let main = &model.graphs[model.main];
     let files = files(opened, hash)?;
     let graphs = model.reachable_graphs();
-    let has_initializer = |v: &ValueId| model.values[*v].constant.is_some();
-    let input = |v: &ValueId| {
-        let ty = model.values[*v].info.as_ref().and_then(|i| i.ty.clone());
-        Port::new(&model.values[*v].name, ty.as_ref())
-    };
-    let (optional, required): (Vec<ValueId>, Vec<ValueId>) =
-        main.inputs.iter().copied().partition(has_initializer);
-    let inputs: Vec<Port> = required.iter().map(input).collect();
-    let outputs: Vec<Port> = main
-        .outputs
-        .iter()
-        .map(|o| Port::new(&model.values[o.value].name, o.info.ty.as_ref()))
-        .collect();
+    let Interface {
+        inputs,
+        optional_inputs,
+        outputs,
+    } = interface(model);
     let text = |s: &Option<crate::ir::Str>| s.as_deref().map(str::to_owned);
     Ok(Inspection {
         total_bytes: files.iter().map(|f| f.bytes).sum(),
@@ -246,7 +238,7 @@ pub fn inspect(opened: &Opened, hash: bool) -> Result<Inspection> {
         dynamic_axes: dynamic_axes(inputs.iter().chain(&outputs)),
         batch: batch::batch(&inputs, &outputs),
         inputs,
-        optional_inputs: optional.iter().map(input).collect(),
+        optional_inputs,
         outputs,
         nodes: graphs.iter().map(|g| model.graphs[*g].nodes.len()).sum(),
         subgraphs: graphs
@@ -257,6 +249,37 @@ pub fn inspect(opened: &Opened, hash: bool) -> Result<Inspection> {
         functions: functions(model),
         weights: weights(model),
     })
+}
+
+/// Whether several items can be run at once.
+pub fn batch_of(model: &Model) -> Batch {
+    let interface = interface(model);
+    batch::batch(&interface.inputs, &interface.outputs)
+}
+
+struct Interface {
+    inputs: Vec<Port>,
+    optional_inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
+fn interface(model: &Model) -> Interface {
+    let main = &model.graphs[model.main];
+    let has_initializer = |v: &ValueId| model.values[*v].constant.is_some();
+    let input = |v: &ValueId| {
+        let ty = model.values[*v].info.as_ref().and_then(|i| i.ty.clone());
+        Port::new(&model.values[*v].name, ty.as_ref())
+    };
+    let (optional, required): (Vec<ValueId>, Vec<ValueId>) =
+        main.inputs.iter().copied().partition(has_initializer);
+    let outputs = main.outputs.iter();
+    Interface {
+        inputs: required.iter().map(input).collect(),
+        optional_inputs: optional.iter().map(input).collect(),
+        outputs: outputs
+            .map(|o| Port::new(&model.values[o.value].name, o.info.ty.as_ref()))
+            .collect(),
+    }
 }
 
 fn opset(import: &OpsetImport) -> Opset {

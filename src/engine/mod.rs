@@ -13,6 +13,7 @@ mod discover;
 mod lower;
 mod onnxruntime;
 mod rten;
+mod signature;
 
 use std::path::Path;
 
@@ -21,6 +22,7 @@ pub use array::{Array, Element, Elements};
 pub use discover::{Choice, Library, find, libraries};
 pub use onnxruntime::OnnxRuntime;
 pub use rten::Rten;
+pub use signature::{Input, InputRole, Output, OutputRole, Signature};
 
 use crate::{error::Result, ir::Model};
 
