@@ -41,6 +41,7 @@ pub mod error;
 pub mod inspect;
 pub mod ir;
 pub mod onnx;
+pub mod output_file;
 pub mod pass;
 pub mod quant;
 pub mod schema;

@@ -1,7 +1,10 @@
 //! The command line: one file a subcommand.
 
+mod bench;
 mod context;
 mod diff;
+mod engine_args;
+mod engines;
 mod inspect;
 mod instruments;
 mod job;
@@ -50,6 +53,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Diff(diff::DiffArgs),
     Verify(verify::VerifyArgs),
+    Bench(bench::BenchArgs),
+    Engines(engines::EnginesArgs),
 }
 
 /// How a command that did its work ends.
@@ -72,6 +77,8 @@ pub(crate) fn run() -> Result<ExitStatus> {
         Command::Inspect(args) => inspect::run(args, &cx),
         Command::Diff(args) => diff::run(args, &cx),
         Command::Verify(args) => verify::run(args, &cx),
+        Command::Bench(args) => bench::run(args, &cx),
+        Command::Engines(args) => engines::run(args, &cx),
     }
 }
 

@@ -9,7 +9,6 @@ mod encode;
 mod export;
 mod external;
 mod import;
-mod output;
 mod typed;
 mod types;
 mod unknown;

@@ -13,9 +13,26 @@ use std::{
 
 use crate::error::{Error, Result};
 
+/// Writes `bytes` to `path`: the file is there whole, or as it was before. What is no regular
+/// file, such as a pipe, is written to as it is.
+///
+/// # Errors
+/// The folder is missing or not writable, or the disk is full.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    // A link stays a link: what it leads to is replaced.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    if fs::metadata(&target).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+        return fs::write(&target, bytes)
+            .map_err(|e| Error::io(format!("cannot write `{}`", path.display()), e));
+    }
+    let output = Output::create(&target, bytes.len() as u64)?;
+    output.write_at(0, bytes)?;
+    output.publish().map(drop)
+}
+
 /// A file being written.
 #[derive(Debug)]
-pub(super) struct Output {
+pub(crate) struct Output {
     file: File,
     target: PathBuf,
     /// The name it has meanwhile, once it has one.
@@ -28,7 +45,7 @@ impl Output {
     /// # Errors
     /// The folder is missing or not writable, `target` is something else than a file, or
     /// the disk has not `len` bytes left.
-    pub(super) fn create(target: &Path, len: u64) -> Result<Output> {
+    pub(crate) fn create(target: &Path, len: u64) -> Result<Output> {
         let at = |e: io::Error| Error::io(format!("cannot write `{}`", target.display()), e);
         if let Ok(meta) = fs::metadata(target)
             && !meta.is_file()
@@ -65,25 +82,25 @@ impl Output {
         self.file.set_len(len)
     }
 
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
     /// Writes `bytes` at `offset`. May be called from several threads.
-    pub(super) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         write_all_at(&self.file, offset, bytes)
             .map_err(|e| Error::io(format!("cannot write `{}`", self.target.display()), e))
     }
 
     /// Flushes the content to the disk.
-    pub(super) fn sync(&self) -> Result<()> {
+    pub(crate) fn sync(&self) -> Result<()> {
         let at = |e| Error::io(format!("cannot flush `{}`", self.target.display()), e);
         self.file.sync_all().map_err(at)
     }
 
     /// Gives the file a temporary name beside the target, if it has none: the last step
     /// that can fail for lack of space or rights.
-    pub(super) fn name(&mut self) -> Result<()> {
+    pub(crate) fn name(&mut self) -> Result<()> {
         if self.temporary.is_some() {
             return Ok(());
         }
@@ -105,7 +122,7 @@ impl Output {
     }
 
     /// Replaces the target with the file.
-    pub(super) fn publish(mut self) -> Result<PathBuf> {
+    pub(crate) fn publish(mut self) -> Result<PathBuf> {
         self.name()?;
         let temporary = self.temporary.as_ref().expect("`name` gave it one");
         fs::rename(temporary, &self.target)
@@ -171,4 +188,22 @@ fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()
         offset += n as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_and_nothing_else_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report");
+        for text in ["a longer text", "short", ""] {
+            write_whole(&path, text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+        assert!(write_whole(folder.path(), b"x").is_err());
+        assert!(write_whole(&folder.path().join("missing/report"), b"x").is_err());
+    }
 }
