@@ -33,6 +33,8 @@
 //! [`compile`] is the short way; [`open`], [`Pipeline::parse`](pass::Pipeline::parse),
 //! [`PassManager::run`](pass::PassManager::run) and [`onnx::save`] are its parts.
 
+#[cfg(feature = "eval")]
+pub mod bench;
 pub mod diff;
 pub mod digest;
 #[cfg(feature = "eval")]

@@ -12,6 +12,7 @@ mod opt;
 mod passes;
 mod quantize;
 mod summary;
+mod table;
 mod verify;
 
 use std::path::PathBuf;

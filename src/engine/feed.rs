@@ -117,7 +117,7 @@ pub fn inputs_of(
 }
 
 /// The error for an axis that nobody has.
-pub(crate) fn no_axis(name: &str, known: &[String]) -> Error {
+fn no_axis(name: &str, known: &[String]) -> Error {
     let expected = match known {
         [] => "every extent is fixed".to_owned(),
         names => format!("expected one of {}", names.join(", ")),
