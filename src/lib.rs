@@ -33,6 +33,8 @@
 //! [`compile`] is the short way; [`open`], [`Pipeline::parse`](pass::Pipeline::parse),
 //! [`PassManager::run`](pass::PassManager::run) and [`onnx::save`] are its parts.
 
+#[cfg(feature = "eval")]
+pub mod bench;
 pub mod diff;
 pub mod digest;
 #[cfg(feature = "eval")]
@@ -43,6 +45,7 @@ pub mod eval;
 pub mod inspect;
 pub mod ir;
 pub mod onnx;
+pub mod output_file;
 pub mod pass;
 pub mod quant;
 pub mod schema;

@@ -16,6 +16,7 @@ use onnxq::{
     digest::{sha256, sha256_data},
     ir::{Model, Property, SourceFile},
     onnx::{self, OpenOptions, Opened, Progress, SaveOptions, Saved},
+    output_file::write_whole,
     verify,
 };
 use serde::Serialize;
@@ -28,6 +29,7 @@ static CANCELLED: AtomicBool = AtomicBool::new(false);
 pub(crate) struct Cx {
     quiet: bool,
     pub(crate) verbose: bool,
+    threads: Option<usize>,
 }
 
 impl Cx {
@@ -44,7 +46,14 @@ impl Cx {
         Ok(Cx {
             quiet: global.quiet,
             verbose: global.verbose,
+            threads: global.threads,
         })
+    }
+
+    /// How many threads to work on.
+    pub(crate) fn threads(&self) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.unwrap_or_else(all)
     }
 
     /// Writes a result to standard output. A reader that has gone away is no error.
@@ -65,8 +74,7 @@ impl Cx {
         if path == Path::new("-") {
             return self.out(&text);
         }
-        std::fs::write(path, text)
-            .map_err(|e| Error::io(format!("cannot write `{}`", path.display()), e))
+        write_whole(path, text.as_bytes())
     }
 
     /// A result that `--quiet` leaves out.

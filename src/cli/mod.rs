@@ -1,8 +1,11 @@
 //! The command line: one file a subcommand.
 
+mod bench;
 mod context;
 mod diff;
 mod eval;
+mod engine_args;
+mod engines;
 mod inspect;
 mod instruments;
 mod job;
@@ -10,6 +13,7 @@ mod opt;
 mod passes;
 mod quantize;
 mod summary;
+mod table;
 mod verify;
 
 use std::path::PathBuf;
@@ -52,6 +56,8 @@ enum Command {
     Diff(diff::DiffArgs),
     Verify(verify::VerifyArgs),
     Eval(Box<eval::EvalArgs>),
+    Bench(bench::BenchArgs),
+    Engines(engines::EnginesArgs),
 }
 
 /// How a command that did its work ends.
@@ -75,6 +81,8 @@ pub(crate) fn run() -> Result<ExitStatus> {
         Command::Diff(args) => diff::run(args, &cx),
         Command::Verify(args) => verify::run(args, &cx),
         Command::Eval(args) => eval::run(args, &cx),
+        Command::Bench(args) => bench::run(args, &cx),
+        Command::Engines(args) => engines::run(args, &cx),
     }
 }
 

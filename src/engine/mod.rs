@@ -10,8 +10,11 @@
 
 mod array;
 mod discover;
+mod feed;
+mod files;
 mod lower;
 mod onnxruntime;
+mod random;
 mod rten;
 mod signature;
 
@@ -19,8 +22,12 @@ use std::path::Path;
 
 pub(crate) use array::with_elements;
 pub use array::{Array, Element, Elements};
-pub use discover::{Choice, Library, find, libraries};
+pub use discover::{Candidate, Choice, FoundBy, Library, candidates, find, find_with, libraries};
+pub(crate) use feed::name_of;
+pub use feed::{SEQUENCE, free_axes, inputs_of, random_inputs};
+pub use files::{read_tensors, write_tensors};
 pub use onnxruntime::OnnxRuntime;
+pub use random::Random;
 pub use rten::Rten;
 pub use signature::{Input, InputRole, Output, OutputRole, Signature};
 

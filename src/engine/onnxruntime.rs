@@ -1,8 +1,9 @@
 //! ONNX Runtime, through its C API.
 
 use std::{
+    ffi::{CStr, c_char},
     path::{Path, PathBuf},
-    sync::{Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use half::{bf16, f16};
@@ -16,11 +17,17 @@ use ort::{
     value::{DynValue, TensorElementType, TensorRef},
 };
 
-use super::{Array, Element, Engine, LoadOptions, Program, Session, discover, with_elements};
+use super::{Array, Element, Engine, LoadOptions, Program, Session, with_elements};
 use crate::{
     error::{Error, Result},
     onnx,
 };
+
+/// Name of the engine.
+pub(super) const NAME: &str = "onnxruntime";
+
+/// The version of the C API that is used: that of ONNX Runtime 1.17, the oldest with all of it.
+const API: u32 = 17;
 
 /// ONNX Runtime, from a shared library.
 pub struct OnnxRuntime {
@@ -42,13 +49,15 @@ impl OnnxRuntime {
     pub fn load(path: &Path) -> Result<OnnxRuntime> {
         let path =
             std::path::absolute(path).map_err(|e| Error::io(format!("`{}`", path.display()), e))?;
-        let version = discover::version_of(&path)?;
+        let version = probe(&path)?;
         let _guard = LOADING.lock().unwrap_or_else(|e| e.into_inner());
         if LOADED.get().is_none() {
             let environment = ort::init_from(&path)
                 .map_err(|e| unusable(&path, e))?
                 .with_name("onnxq")
                 .with_telemetry(false)
+                // What it has to say comes back as errors; standard error is ours.
+                .with_logger(Arc::new(|_, _, _, _, _| {}))
                 .build()
                 .map_err(|e| unusable(&path, e))?;
             environment.set_log_level(LogLevel::Fatal);
@@ -78,9 +87,65 @@ fn unusable(path: &Path, source: impl std::error::Error + Send + Sync + 'static)
     .with_source(source)
 }
 
+/// The version that the library at `path` says it has. After this, `ort` finds in it all that
+/// it would stop the program for.
+///
+/// # Errors
+/// It cannot be loaded, is no ONNX Runtime, or is older than 1.17.
+pub(super) fn probe(path: &Path) -> Result<String> {
+    let at = |text: &str| format!("`{}` {text}", path.display());
+    if path.is_dir() {
+        return Err(Error::input(at(
+            "holds no library of ONNX Runtime that can be loaded; Python's packages have one from \
+             1.20 on",
+        )));
+    }
+    let none = |e: libloading::Error| {
+        Error::input(at("is no library of ONNX Runtime")).with_source(OneLine::of(&e))
+    };
+    // SAFETY: a library runs code of its own when it is loaded; the user, or the package that
+    // it is in, named this one as ONNX Runtime, whose initializers have no requirements.
+    let library = unsafe { libloading::Library::new(path) }.map_err(none)?;
+    // SAFETY: the C API declares `OrtGetApiBase` with this signature since its first version.
+    let base = unsafe { library.get::<unsafe extern "C" fn() -> *const ApiBase>(b"OrtGetApiBase") }
+        .map_err(none)?;
+    // SAFETY: it takes nothing and returns a pointer to a static.
+    let base = unsafe { base() };
+    // SAFETY: as above; a null pointer gives `None`.
+    let Some(base) = (unsafe { base.as_ref() }) else {
+        return Err(Error::input(at("is ONNX Runtime without an API")));
+    };
+    // SAFETY: the function takes nothing and returns a static string with a final zero.
+    let version = unsafe { CStr::from_ptr((base.get_version_string)()) };
+    let version = version.to_string_lossy().into_owned();
+    // Its threads and static objects do not expect to be unloaded.
+    std::mem::forget(library);
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+    let known = parts.next().flatten().zip(parts.next().flatten());
+    if known.is_none_or(|(major, minor)| major != 1 || minor < API) {
+        return Err(Error::unsupported(at(&format!(
+            "is ONNX Runtime {version}, expected 1.{API} or newer"
+        ))));
+    }
+    // It prints to standard error when it lacks the version, so its own word comes first.
+    if (base.get_api)(API).is_null() {
+        return Err(Error::unsupported(at(&format!(
+            "is ONNX Runtime {version}, but lacks version {API} of the API"
+        ))));
+    }
+    Ok(version)
+}
+
+/// The head of the C API, which every version has.
+#[repr(C)]
+struct ApiBase {
+    get_api: extern "C" fn(u32) -> *const (),
+    get_version_string: unsafe extern "C" fn() -> *const c_char,
+}
+
 impl Engine for OnnxRuntime {
     fn name(&self) -> &'static str {
-        "onnxruntime"
+        NAME
     }
 
     fn version(&self) -> &str {

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     ir::SourceFile,
-    onnx::Output,
+    output_file::Output,
 };
 
 /// How the distributions are held.

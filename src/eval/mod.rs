@@ -16,13 +16,16 @@ pub use language::{Baseline, LanguageOptions};
 pub use limits::Limits;
 pub use report::Evaluation;
 pub use subject::{OpenSubject, Subject};
+pub use tensors::Items;
 pub use tokens::{Tokens, Windows};
 
 use crate::{
-    engine::{self, Choice, Engine},
-    error::Result,
+    engine::{self, Choice, Engine, LoadOptions, OutputRole, Signature},
+    error::{Error, Result},
+    ir::Model,
 };
-use report::{EngineInfo, SCHEMA, Task};
+use language::Evaluated;
+use report::{EngineInfo, NodeDivergence, SCHEMA, Task};
 
 /// Compares the next-token distributions of `candidate` with those of `baseline` over `tokens`,
 /// on the engine that [`engine::find`] chooses, with [`LanguageOptions::default`].
@@ -62,18 +65,85 @@ pub fn language_models(
 ) -> Result<Evaluation> {
     limits.check()?;
     let found = language::evaluate(engine, baseline, models, tokens, options, limits)?;
-    Ok(Evaluation {
+    Ok(evaluation(engine, Task::CausalLm, options.load, found))
+}
+
+/// Compares every output of models with the baseline's of the same name, as numbers.
+///
+/// # Errors
+/// The engine refuses or cannot run a model; an input is missing; the models have not the same
+/// inputs, no output in common, or outputs of other extents; an output is not a number.
+pub fn outputs(
+    engine: &dyn Engine,
+    baseline: Option<&Subject<'_>>,
+    models: &[Subject<'_>],
+    (task, items): (Task, Items<'_>),
+    noise_items: usize,
+    load: LoadOptions,
+) -> Result<Evaluation> {
+    let found = tensors::evaluate(engine, baseline, models, items, noise_items, load)?;
+    Ok(evaluation(engine, task, load, found))
+}
+
+/// Ranks the nodes of `model` by the error that each adds to what `baseline` computes for the
+/// first of `items`, the worst first. Nodes that are the same in both are not there.
+///
+/// # Errors
+/// The engine cannot run a model with its inner values exposed.
+pub fn per_node(
+    engine: &dyn Engine,
+    baseline: &Model,
+    model: &Model,
+    items: Items<'_>,
+    load: LoadOptions,
+) -> Result<Vec<NodeDivergence>> {
+    let feed = |model: &Model| tensors::first_item(items, &Signature::of(model));
+    per_node::per_node(engine, baseline, model, &feed, load)
+}
+
+/// What kind of model has this signature, when it is fed text.
+///
+/// # Errors
+/// No output is one that is known.
+pub fn task_of(signature: &Signature) -> Result<Task> {
+    let logits = signature.output(OutputRole::Logits);
+    if signature.is_causal_lm() {
+        return Ok(Task::CausalLm);
+    }
+    if let Some(logits) = logits
+        && logits.dims.as_ref().is_some_and(|d| d.len() == 2)
+    {
+        return Ok(Task::Classifier);
+    }
+    if logits.is_some() || signature.output(OutputRole::LastHiddenState).is_some() {
+        return Ok(Task::Encoder);
+    }
+    let names: Vec<_> = signature.outputs.iter().map(|o| &*o.name).collect();
+    Err(Error::input(format!(
+        "no output is recognised: expected `logits` or `last_hidden_state`, found {}; say with \
+         --task what it is, or feed tensors (--inputs, --random)",
+        names.join(", ")
+    )))
+}
+
+fn evaluation(
+    engine: &dyn Engine,
+    task: Task,
+    load: LoadOptions,
+    found: Evaluated,
+) -> Evaluation {
+    Evaluation {
         schema: SCHEMA,
         onnxq: env!("CARGO_PKG_VERSION"),
         engine: EngineInfo {
             name: engine.name().to_owned(),
             version: engine.version().to_owned(),
-            threads: options.load.threads,
+            threads: load.threads,
         },
-        task: Task::CausalLm,
+        task,
         input: found.input,
         baseline: found.baseline,
         models: found.models,
         warnings: found.warnings,
-    })
+    }
 }

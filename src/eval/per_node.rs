@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::report::NodeDivergence;
+use super::{lm::Named, report::NodeDivergence};
 use crate::{
     diff,
     engine::{Array, Engine, LoadOptions, Program},
@@ -19,9 +19,6 @@ use crate::{
         ValueInfo, edit::Edit,
     },
 };
-
-/// A named tensor.
-type Named = (String, Array);
 
 /// Ranks the nodes of `model` by the error that they add, the worst first.
 ///

@@ -80,6 +80,11 @@ pub(crate) fn evaluate(
     })
 }
 
+/// The inputs of the first item, for a model with this signature.
+pub(crate) fn first_item(items: Items<'_>, signature: &Signature) -> Result<Vec<Named>> {
+    Feeds::of(items)?.item(0, signature)
+}
+
 /// What the items are, one form for both kinds.
 struct Feeds<'a> {
     items: Items<'a>,

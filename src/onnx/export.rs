@@ -13,16 +13,14 @@ use std::{
 
 use rayon::prelude::*;
 
-use super::{
-    encode::{Encoder, Piece, Placement, Rope},
-    output::Output,
-};
+use super::encode::{Encoder, Piece, Placement, Rope};
 use crate::{
     error::{Error, ErrorKind, Result},
     ir::{
         Constant, Data, Elements, Model, Produce, SourceFile, ValueId,
         data::{DataIdentity, recipe_address},
     },
+    output_file::Output,
 };
 
 /// Protobuf refuses messages of 2 GiB and more; so does ONNX Runtime.

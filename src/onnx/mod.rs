@@ -9,7 +9,6 @@ mod encode;
 mod export;
 mod external;
 mod import;
-mod output;
 mod typed;
 mod types;
 mod unknown;
@@ -19,8 +18,6 @@ pub use export::{
     side_file_name, to_vec,
 };
 pub use import::{OpenOptions, Opened, from_bytes, open};
-#[cfg(feature = "eval")]
-pub(crate) use output::Output;
 
 /// The messages of `proto/onnx.proto`.
 #[expect(unreachable_pub, reason = "generated code")]

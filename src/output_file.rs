@@ -13,6 +13,23 @@ use std::{
 
 use crate::error::{Error, Result};
 
+/// Writes `bytes` to `path`: the file is there whole, or as it was before. What is no regular
+/// file, such as a pipe, is written to as it is.
+///
+/// # Errors
+/// The folder is missing or not writable, or the disk is full.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    // A link stays a link: what it leads to is replaced.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    if fs::metadata(&target).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+        return fs::write(&target, bytes)
+            .map_err(|e| Error::io(format!("cannot write `{}`", path.display()), e));
+    }
+    let output = Output::create(&target, bytes.len() as u64)?;
+    output.write_at(0, bytes)?;
+    output.publish().map(drop)
+}
+
 /// A file being written.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -171,4 +188,22 @@ fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()
         offset += n as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_and_nothing_else_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report");
+        for text in ["a longer text", "short", ""] {
+            write_whole(&path, text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+        assert!(write_whole(folder.path(), b"x").is_err());
+        assert!(write_whole(&folder.path().join("missing/report"), b"x").is_err());
+    }
 }
