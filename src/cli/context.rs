@@ -77,6 +77,11 @@ impl Cx {
         write_whole(path, text.as_bytes())
     }
 
+    /// Writes `text` to `path`.
+    pub(crate) fn file(&self, path: &Path, text: &str) -> Result<()> {
+        write_whole(path, text.as_bytes())
+    }
+
     /// A result that `--quiet` leaves out.
     pub(crate) fn summary(&self, text: &str) -> Result<()> {
         match self.quiet {

@@ -1,78 +1,418 @@
 //! `onnxq eval`: what a rewrite did to a model.
 
-use std::path::{Path, PathBuf};
-
-use clap::{ArgGroup, Args};
-use onnxq::{
-    Error, Result,
-    eval::{self, Baseline, LanguageOptions, Limits, OpenSubject, Subject, Tokens, Windows},
-    engine::{self, Choice},
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::{Path, PathBuf},
 };
 
-use super::{Cx, ExitStatus};
+use clap::{Args, ValueEnum};
+use onnxq::{
+    Error, Result,
+    engine::{Array, Engine, LoadOptions, Signature, inputs_of, read_tensors},
+    eval::{
+        self, Baseline, Evaluation, Items, LanguageOptions, OpenSubject, Subject, Tokens,
+        report::Task,
+    },
+    report,
+};
+
+use super::{
+    Cx, ExitStatus, ReadArgs, ReadOptions,
+    context::{Inputs, at_file},
+    engine_args::EngineArgs,
+    half::Half,
+    summary::Summary,
+    text_args::{LimitArgs, TextArgs},
+};
 
 /// Compare what models compute: next-token distributions, or any outputs
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  onnxq eval model_q4.onnx --baseline model.onnx --text test.txt\n  \
                   onnxq eval model.onnx model_q4.onnx --baseline fp16 --text test.txt --html report.html\n  \
-                  onnxq eval model_q4.onnx --baseline model.onnx --text test.txt --max-mean-kld 0.05"
+                  onnxq eval model_q4.onnx --baseline model.onnx --text test.txt --max-mean-kld 0.05\n  \
+                  onnxq eval vision_q4.onnx --baseline vision.onnx --inputs images.npz"
 )]
-#[command(group(ArgGroup::new("input").required(true).args(["text", "tokens"])))]
 pub(crate) struct EvalArgs {
     /// ONNX files, or folders that hold model.onnx or onnx/model.onnx
     #[arg(required = true, value_name = "MODEL")]
     models: Vec<PathBuf>,
-    /// What the models are compared with: another model, or `fp16`, the first model in half
-    /// precision [example: --baseline model.onnx]
+    /// What the models are compared with: another model, or `fp16`: the first model in half
+    /// precision, made in memory [example: --baseline model.onnx]
     #[arg(long, value_name = "BASE")]
     baseline: Option<PathBuf>,
-    /// Text to predict [example: --text wikitext-2-test.txt]
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    /// Save the baseline's distributions, to compare with again [example: --save-baseline b.lp]
+    #[arg(long, value_name = "FILE", requires = "baseline")]
+    save_baseline: Option<PathBuf>,
+    /// Compare with distributions saved before; with --baseline they must be of that model
+    /// [example: --baseline-logprobs b.lp]
+    #[arg(long, value_name = "FILE", conflicts_with = "save_baseline")]
+    baseline_logprobs: Option<PathBuf>,
+    /// What kind of model it is, where its outputs do not tell [example: --task causal-lm]
+    #[arg(long, value_name = "TASK")]
+    task: Option<TaskName>,
+
+    /// Text: predicted by language models; a text a line for classifiers and encoders
+    /// [example: --text wikitext-2-test.txt]
+    #[arg(long, value_name = "FILE", help_heading = "Input", conflicts_with_all = ["tokens", "random"])]
     text: Option<PathBuf>,
-    /// Token ids to predict, as a JSON list, or a list of lists [example: --tokens ids.json]
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    /// Token ids instead, as a JSON list or a list of lists [example: --tokens ids.json]
+    #[arg(long, value_name = "FILE", help_heading = "Input", conflicts_with = "random")]
     tokens: Option<PathBuf>,
-    /// The tokenizer [default: tokenizer.json beside the model; example: --tokenizer tokenizer.json]
-    #[arg(long, value_name = "FILE", help_heading = "Input")]
-    tokenizer: Option<PathBuf>,
-    /// Tokens of a window [example: --window 512]
-    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Input")]
-    window: usize,
-    /// Tokens from one window to the next; the others are context only [default: the window;
-    /// example: --stride 128]
+    /// Tensors by name, .npz or .safetensors; each file is fed on its own, or beside text and
+    /// tokens (an encoder's states) [example: --inputs image.npz]
+    #[arg(long, value_name = "FILE", help_heading = "Input", conflicts_with = "random")]
+    inputs: Vec<PathBuf>,
+    /// Made-up tensors, N times [example: --random 4]
     #[arg(long, value_name = "N", help_heading = "Input")]
-    stride: Option<usize>,
-    /// How many windows at most, or `all` [example: --windows all]
-    #[arg(long, value_name = "N", default_value = "8", value_parser = parse_count, help_heading = "Input")]
-    windows: Count,
-    /// Write a report; `-` is standard output [example: --json report.json]
+    random: Option<u64>,
+    /// Seed of --random [example: --seed 7]
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Input")]
+    seed: u64,
+    /// Extent of an axis of --random [example: --dim batch_size=4]
+    #[arg(long, value_name = "NAME=N", help_heading = "Input", value_parser = parse_dim, requires = "random")]
+    dim: Vec<(String, i64)>,
+    #[command(flatten)]
+    how: TextArgs,
+    /// Feed N tokens at once, through the cache, instead of a whole window [example: --chunk 64]
+    #[arg(long, value_name = "N", help_heading = "Text")]
+    chunk: Option<usize>,
+    /// Feed N windows at once, where the models allow it [example: --batch 4]
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Text")]
+    batch: usize,
+
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// Measure the engine's own noise on the first N windows or items: the difference that its
+    /// graph optimizations make; 0: not at all [example: --noise 0]
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    noise: usize,
+    /// Rank the nodes by the error that each adds, and show the worst N
+    /// [example: --per-node, --per-node 50]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "20")]
+    per_node: Option<usize>,
+    /// Write the next-token log-probs of the one model, as safetensors, for other programs
+    /// [example: --log-probs logits.safetensors]
     #[arg(long, value_name = "FILE")]
+    log_probs: Option<PathBuf>,
+    #[command(flatten)]
+    engine: EngineArgs,
+
+    /// Write everything as JSON; `-` is standard output [example: --json report.json]
+    #[arg(long, value_name = "FILE", help_heading = "Reports")]
     json: Option<PathBuf>,
+    /// Write the limits as a JUnit report, for CI [example: --junit junit.xml]
+    #[arg(long, value_name = "FILE", help_heading = "Reports")]
+    junit: Option<PathBuf>,
+    /// Write a page with plots [example: --html report.html]
+    #[arg(long, value_name = "FILE", help_heading = "Reports")]
+    html: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy)]
-struct Count(Option<usize>);
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TaskName {
+    /// Predicts the next token
+    CausalLm,
+    /// Scores labels
+    Classifier,
+    /// Gives vectors
+    Encoder,
+}
 
-fn parse_count(text: &str) -> Result<Count, String> {
-    match text.parse::<usize>() {
-        _ if text == "all" => Ok(Count(None)),
-        Ok(n) if n > 0 => Ok(Count(Some(n))),
-        _ => Err("expected a number above 0, or `all`".to_owned()),
+impl From<TaskName> for Task {
+    fn from(name: TaskName) -> Task {
+        match name {
+            TaskName::CausalLm => Task::CausalLm,
+            TaskName::Classifier => Task::Classifier,
+            TaskName::Encoder => Task::Encoder,
+        }
     }
 }
 
+fn parse_dim(text: &str) -> Result<(String, i64), String> {
+    let parsed = text
+        .rsplit_once('=')
+        .and_then(|(name, n)| Some((name.to_owned(), n.parse().ok()?)));
+    parsed.ok_or_else(|| "expected NAME=N".to_owned())
+}
+
 pub(crate) fn run(args: &EvalArgs, cx: &Cx) -> Result<ExitStatus> {
-    let engine = engine::find(Choice::Auto, None)?;
-    let models: Vec<OpenSubject> = args.models.iter().map(|p| OpenSubject::open(p)).collect::<Result<_>>()?;
-    let base = args.baseline.as_ref().map(|p| OpenSubject::open(p)).transpose()?;
-    let subjects: Vec<Subject<'_>> = models.iter().map(OpenSubject::subject).collect();
-    let windows = Windows { window: args.window, stride: args.stride.unwrap_or(args.window), limit: args.windows.0 };
-    let most = args.windows.0.map(|n| n * args.window);
-    let tokens = Tokens::from_text(args.text.as_ref().unwrap(), args.tokenizer.as_ref().unwrap(), most)?;
-    let base = base.as_ref().map(|b| Baseline::Model(b.subject()));
-    let options = LanguageOptions { windows, ..LanguageOptions::default() };
-    let e = eval::language_models(engine.as_ref(), base.as_ref(), &subjects, &tokens, &options, &Limits::default())?;
-    cx.json(Path::new("-"), &e)?;
-    Ok(ExitStatus::Done)
+    let evaluation = evaluate(args, cx)?;
+    for warning in &evaluation.warnings {
+        cx.note(&format!("onnxq: warning: {warning}\n"));
+    }
+    write_reports(args, &evaluation, cx)?;
+    Ok(match evaluation.passed() {
+        true => ExitStatus::Done,
+        false => ExitStatus::Differs,
+    })
+}
+
+fn write_reports(args: &EvalArgs, evaluation: &Evaluation, cx: &Cx) -> Result<()> {
+    if let Some(path) = &args.json {
+        cx.json(path, evaluation)?;
+    }
+    if let Some(path) = &args.junit {
+        cx.file(path, &report::junit(evaluation))?;
+    }
+    if let Some(path) = &args.html {
+        let names: Vec<_> = evaluation.models.iter().map(|m| m.name.as_str()).collect();
+        let page = report::html(&names.join(", "), std::slice::from_ref(evaluation), None);
+        cx.file(path, &page)?;
+    }
+    match args.json.as_deref() {
+        Some(path) if path.as_os_str() == "-" => Ok(()),
+        _ => cx.summary(&report::text(evaluation)),
+    }
+}
+
+/// What the arguments name, open.
+struct Opened {
+    models: Vec<OpenSubject>,
+    base: Option<OpenSubject>,
+    half: Option<Half>,
+}
+
+impl Opened {
+    fn new(args: &EvalArgs, cx: &Cx) -> Result<Opened> {
+        let open = |path: &PathBuf| -> Result<OpenSubject> {
+            let read = ReadArgs {
+                model: path.clone(),
+                how: ReadOptions {
+                    drop_unknown: false,
+                    verify_sha: None,
+                },
+            };
+            let (path, opened) = cx.open(&read)?;
+            let inputs = Inputs::of(&path, &opened);
+            for output in args.outputs() {
+                inputs.keep_from(Some(output))?;
+            }
+            OpenSubject::of(&path, opened).map_err(at_file(&path))
+        };
+        let models: Vec<OpenSubject> = args.models.iter().map(open).collect::<Result<_>>()?;
+        let (base, half) = match &args.baseline {
+            None => (None, None),
+            // A folder or file of that name is what is meant when it is there.
+            Some(path) if path.as_os_str() == "fp16" && !path.exists() => {
+                (None, Some(Half::of(&models[0])?))
+            }
+            Some(path) => (Some(open(path)?), None),
+        };
+        Ok(Opened { models, base, half })
+    }
+
+    fn baseline(&self) -> Option<Subject<'_>> {
+        let base = self.base.as_ref().map(OpenSubject::subject);
+        base.or_else(|| self.half.as_ref().map(Half::subject))
+    }
+
+    /// The models, each with a name of its own.
+    fn subjects(&self) -> Vec<Subject<'_>> {
+        let mut subjects: Vec<_> = self.models.iter().map(OpenSubject::subject).collect();
+        let names: HashSet<_> = subjects.iter().map(|s| s.name.clone()).collect();
+        if names.len() < subjects.len() {
+            for subject in &mut subjects {
+                if let Some(path) = subject.path {
+                    subject.name = path.display().to_string();
+                }
+            }
+        }
+        subjects
+    }
+}
+
+impl EvalArgs {
+    /// The files that the command writes.
+    fn outputs(&self) -> impl Iterator<Item = &Path> {
+        let files = [
+            &self.json,
+            &self.junit,
+            &self.html,
+            &self.save_baseline,
+            &self.log_probs,
+        ];
+        files.into_iter().flatten().map(PathBuf::as_path)
+    }
+
+    fn given(&self) -> Result<Vec<Vec<(String, Array)>>> {
+        self.inputs.iter().map(|file| read_tensors(file)).collect()
+    }
+}
+
+fn evaluate(args: &EvalArgs, cx: &Cx) -> Result<Evaluation> {
+    for output in args.outputs() {
+        Summary::check_path(Some(output))?;
+    }
+    let opened = Opened::new(args, cx)?;
+    let engine = args.engine.engine(cx)?;
+    let load = args.engine.load_options(cx);
+    let is_text = args.text.is_some() || args.tokens.is_some();
+    if !is_text && args.inputs.is_empty() && args.random.is_none() {
+        return Err(Error::input(
+            "there is nothing to feed: expected --text, --tokens, --inputs or --random",
+        ));
+    }
+    let signature = Signature::of(opened.models[0].model());
+    let task = match args.task {
+        _ if !is_text => Task::Tensors,
+        Some(task) => task.into(),
+        // With its other inputs given, a decoder is a language model, too.
+        None if !args.inputs.is_empty() => Task::CausalLm,
+        None => eval::task_of(&signature).map_err(|e| e.at(args.models[0].display().to_string()))?,
+    };
+    let job = Job {
+        args,
+        opened: &opened,
+        engine: &*engine,
+        load,
+    };
+    match task {
+        Task::CausalLm => job.language(),
+        Task::Classifier | Task::Encoder => job.texts(task),
+        Task::Tensors => job.tensors(&signature),
+    }
+}
+
+/// An evaluation whose models are open.
+struct Job<'a> {
+    args: &'a EvalArgs,
+    opened: &'a Opened,
+    engine: &'a dyn Engine,
+    load: LoadOptions,
+}
+
+/// Tokens of the text that nodes are ranked on: every value of every layer is held.
+const RANKED: usize = 64;
+
+impl Job<'_> {
+    fn language(&self) -> Result<Evaluation> {
+        let args = self.args;
+        let tokens = self.tokens(TextArgs::text)?;
+        let given = args.given()?.into_iter().flatten().collect();
+        let options = LanguageOptions {
+            windows: args.how.windows(),
+            chunk: args.chunk,
+            batch: args.batch,
+            noise_windows: args.noise,
+            given,
+            save_baseline: args.save_baseline.clone(),
+            log_probs: args.log_probs.clone(),
+            load: self.load,
+        };
+        let known = self.opened.baseline();
+        let baseline = match (&args.baseline_logprobs, known.clone()) {
+            (Some(path), of) => Some(Baseline::Saved { path, of }),
+            (None, model) => model.map(Baseline::Model),
+        };
+        let limits = args.limits.limits();
+        if baseline.is_none() && !limits.is_empty() {
+            return Err(Error::input(
+                "limits are on the difference from a baseline: expected --baseline",
+            ));
+        }
+        let subjects = self.opened.subjects();
+        let engine = self.engine;
+        let baseline = baseline.as_ref();
+        let mut evaluation =
+            eval::language_models(engine, baseline, &subjects, &tokens, &options, &limits)?;
+        let items = Items::Texts {
+            tokens: &tokens,
+            window: RANKED.min(args.how.window),
+            given: &options.given,
+        };
+        self.rank(&mut evaluation, items)?;
+        Ok(evaluation)
+    }
+
+    fn texts(&self, task: Task) -> Result<Evaluation> {
+        let tokens = self.tokens(TextArgs::lines)?;
+        let given: Vec<_> = self.args.given()?.into_iter().flatten().collect();
+        let items = Items::Texts {
+            tokens: &tokens,
+            window: self.args.how.window,
+            given: &given,
+        };
+        self.outputs(task, items)
+    }
+
+    fn tensors(&self, signature: &Signature) -> Result<Evaluation> {
+        let args = self.args;
+        let dims: BTreeMap<String, i64> = args.dim.iter().cloned().collect();
+        let (sets, source) = match args.random {
+            Some(n) => {
+                let sets = (0..n).map(|i| inputs_of(signature, args.seed.wrapping_add(i), &dims));
+                (sets.collect::<Result<_>>()?, format!("random, seed {}", args.seed))
+            }
+            None => {
+                let names: Vec<_> = args.inputs.iter().map(|p| p.display().to_string()).collect();
+                (args.given()?, names.join(", "))
+            }
+        };
+        let items = Items::Tensors {
+            sets: &sets,
+            source: &source,
+        };
+        self.outputs(Task::Tensors, items)
+    }
+
+    /// Compares outputs as numbers.
+    fn outputs(&self, task: Task, items: Items<'_>) -> Result<Evaluation> {
+        let args = self.args;
+        let only_lm = [
+            ("limits", !args.limits.limits().is_empty()),
+            ("--save-baseline", args.save_baseline.is_some()),
+            ("--baseline-logprobs", args.baseline_logprobs.is_some()),
+            ("--log-probs", args.log_probs.is_some()),
+            ("--chunk", args.chunk.is_some()),
+        ];
+        if let Some((option, _)) = only_lm.iter().find(|(_, used)| *used) {
+            return Err(Error::input(format!(
+                "{option}: it is for language models on text, and this is none (--task causal-lm \
+                 if it is)"
+            )));
+        }
+        let base = self.opened.baseline();
+        let subjects = self.opened.subjects();
+        let mut evaluation = eval::outputs(
+            self.engine,
+            base.as_ref(),
+            &subjects,
+            (task, items),
+            args.noise,
+            self.load,
+        )?;
+        self.rank(&mut evaluation, items)?;
+        Ok(evaluation)
+    }
+
+    fn tokens(&self, of_text: fn(&TextArgs, &Path, &Path) -> Result<Tokens>) -> Result<Tokens> {
+        let (args, model) = (self.args, &self.args.models[0]);
+        // Of a folder, what is beside the file in it.
+        let model = match self.opened.models[0].subject().path {
+            Some(path) => path.to_path_buf(),
+            None => model.clone(),
+        };
+        match (&args.text, &args.tokens) {
+            (Some(text), _) => of_text(&args.how, text, &model),
+            (None, Some(tokens)) => args.how.ids(tokens, &model),
+            (None, None) => unreachable!("the task is one on text"),
+        }
+    }
+
+    /// Adds the ranking of nodes, if it is asked for.
+    fn rank(&self, evaluation: &mut Evaluation, items: Items<'_>) -> Result<()> {
+        let Some(most) = self.args.per_node else {
+            return Ok(());
+        };
+        let base = self.opened.baseline();
+        let base = base.ok_or_else(|| Error::input("--per-node: expected --baseline, a model"))?;
+        for (subject, result) in self.opened.subjects().iter().zip(&mut evaluation.models) {
+            let ranking =
+                eval::per_node(self.engine, base.model, subject.model, items, self.load);
+            result.per_node = ranking.map_err(|e| e.at(format!("`{}`", subject.name)))?;
+            result.per_node.truncate(most);
+        }
+        Ok(())
+    }
 }

@@ -3,9 +3,10 @@
 mod bench;
 mod context;
 mod diff;
-mod eval;
 mod engine_args;
 mod engines;
+mod eval;
+mod half;
 mod inspect;
 mod instruments;
 mod job;
@@ -14,6 +15,7 @@ mod passes;
 mod quantize;
 mod summary;
 mod table;
+mod text_args;
 mod verify;
 
 use std::path::PathBuf;
