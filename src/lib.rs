@@ -45,6 +45,8 @@ pub mod ir;
 pub mod onnx;
 pub mod pass;
 pub mod quant;
+#[cfg(feature = "eval")]
+pub mod report;
 pub mod schema;
 pub mod text;
 pub mod verify;
