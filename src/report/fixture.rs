@@ -4,7 +4,8 @@ use super::{Bench, Latency, Throughput};
 use crate::eval::report::*;
 
 /// A name that breaks whatever does not escape it.
-pub(super) const HOSTILE: &str = "q4 <block 16> & \"asym\" </title><script>alert(1)</script> $x$ 'y'";
+pub(super) const HOSTILE: &str =
+    "q4 <block 16> & \"asym\" </title><script>alert(1)</script> $x$ 'y'";
 
 fn estimate(value: f64, standard_error: f64) -> Estimate {
     Estimate {
@@ -187,8 +188,20 @@ pub(super) fn tensors() -> Evaluation {
     };
     let mut half = model("fp16", 45_000_000);
     half.outputs = vec![
-        output("last_hidden_state", 3.1e-3, Some(62.1), Some(0.999_999_7), None),
-        output("pooler <output>", 1.2e-3, Some(66.4), Some(0.999_999_9), None),
+        output(
+            "last_hidden_state",
+            3.1e-3,
+            Some(62.1),
+            Some(0.999_999_7),
+            None,
+        ),
+        output(
+            "pooler <output>",
+            1.2e-3,
+            Some(66.4),
+            Some(0.999_999_9),
+            None,
+        ),
     ];
     half.noise = Some(Noise {
         max_difference: Some(2.4e-6),
@@ -243,16 +256,25 @@ pub(super) fn degenerate() -> Evaluation {
         m.per_node.clear();
         m.noise = None;
     }
-    let broken = evaluation.models[0].divergence.as_mut().expect("it has one");
+    let broken = evaluation.models[0]
+        .divergence
+        .as_mut()
+        .expect("it has one");
     broken.kld.mean = estimate(f64::NAN, f64::NAN);
     broken.kld.max = f64::INFINITY;
     broken.histogram.clear();
-    let equal = evaluation.models[1].divergence.as_mut().expect("it has one");
+    let equal = evaluation.models[1]
+        .divergence
+        .as_mut()
+        .expect("it has one");
     equal.kld.mean = estimate(0.0, 0.0);
     equal.kld.max = 0.0;
     equal.histogram.iter_mut().for_each(|b| b.count = 0);
     equal.histogram[0].count = 4096;
-    let nan = evaluation.models[2].perplexity.as_mut().expect("it has one");
+    let nan = evaluation.models[2]
+        .perplexity
+        .as_mut()
+        .expect("it has one");
     nan.perplexity = estimate(f64::NAN, f64::NAN);
     evaluation
 }

@@ -46,13 +46,19 @@ fn properties(evaluation: &Evaluation, model: &ModelResult) -> Vec<Property> {
     let baseline = evaluation.baseline.as_ref();
     let all = [
         ("onnxq", Some(evaluation.onnxq.to_owned())),
-        ("engine", Some(format!("{} {}", engine.name, engine.version))),
+        (
+            "engine",
+            Some(format!("{} {}", engine.name, engine.version)),
+        ),
         ("threads", Some(engine.threads.to_string())),
         ("input", Some(evaluation.input.source.clone())),
         ("input.sha256", Some(evaluation.input.sha256.clone())),
         ("model", path(model)),
         ("model.sha256", model.sha256.clone()),
-        ("baseline", baseline.map(|b| path(b).unwrap_or_else(|| b.name.clone()))),
+        (
+            "baseline",
+            baseline.map(|b| path(b).unwrap_or_else(|| b.name.clone())),
+        ),
         ("baseline.sha256", baseline.and_then(|b| b.sha256.clone())),
     ];
     all.into_iter()

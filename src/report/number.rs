@@ -10,8 +10,8 @@ const LARGE: f64 = 1e6;
 
 /// The power of ten of the first digit.
 fn exponent(value: f64) -> i32 {
-    // log10 of what is just below a power of ten rounds up to it; the formatter does not.
-    let text = format!("{:e}", value.abs());
+    // Rounded, as what is a hair below a power of ten is printed as that power.
+    let text = format!("{:.4e}", value.abs());
     let exponent = text.split_once('e').and_then(|(_, e)| e.parse().ok());
     exponent.unwrap_or(0)
 }
@@ -36,9 +36,7 @@ pub(super) fn significant(value: f64, digits: usize) -> String {
     }
     let digits = digits.max(1);
     // Rounded first: 0.0009996 is 0.00100 with three digits.
-    let rounded: f64 = format!("{value:.*e}", digits - 1)
-        .parse()
-        .unwrap_or(value);
+    let rounded: f64 = format!("{value:.*e}", digits - 1).parse().unwrap_or(value);
     match rounded.abs() {
         v if (SMALL..LARGE).contains(&v) => {
             let decimals = digits as i32 - 1 - exponent(rounded);
@@ -149,34 +147,39 @@ pub(super) fn thousands(value: usize) -> String {
 
 /// The same with typographic powers and signs: `4.1e-6` becomes `4.1 × 10⁻⁶`.
 pub(super) fn typeset(text: &str) -> String {
-    let minus = text.strip_prefix('-').map(|rest| format!("\u{2212}{rest}"));
-    let text = minus.unwrap_or_else(|| text.to_owned());
-    let Some((mantissa, rest)) = text.split_once('e') else {
-        return text;
+    let words: Vec<String> = text.split(' ').map(typeset_word).collect();
+    words.join(" ")
+}
+
+fn typeset_word(word: &str) -> String {
+    let power = word.rsplit_once('e').and_then(|(mantissa, power)| {
+        let number = mantissa.ends_with(|c: char| c.is_ascii_digit() || c == ')');
+        Some((mantissa, power.parse().ok().filter(|_| number)?))
+    });
+    let (mantissa, power) = match power {
+        Some((mantissa, power)) => (mantissa, format!(" × {}", power_of_ten(power))),
+        None => (word, String::new()),
     };
-    let digits = rest.trim_start_matches('-');
-    let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
-    let length = rest.len() - rest.trim_start_matches('-').len() + digits.len();
-    match digits.is_empty() || !mantissa.ends_with(|c: char| c.is_ascii_digit() || c == ')') {
-        true => text,
-        false => format!(
-            "{mantissa} × {}{}",
-            power_of_ten(rest[..length].parse().unwrap_or(0)),
-            &rest[length..]
-        ),
+    match mantissa.strip_prefix('-').filter(|m| !m.is_empty()) {
+        Some(rest) => format!("\u{2212}{rest}{power}"),
+        None => format!("{mantissa}{power}"),
     }
 }
 
 /// `10⁻⁶`.
 pub(super) fn power_of_ten(exponent: i32) -> String {
-    let raised = exponent.to_string().chars().map(|c| match c {
-        '-' => '⁻',
-        '1' => '¹',
-        '2' => '²',
-        '3' => '³',
-        // The other superscript digits follow one another from U+2070.
-        d => char::from_u32(0x2070 + d.to_digit(10).unwrap_or(0)).unwrap_or(d),
-    }).collect::<String>();
+    let raised = exponent
+        .to_string()
+        .chars()
+        .map(|c| match c {
+            '-' => '⁻',
+            '1' => '¹',
+            '2' => '²',
+            '3' => '³',
+            // The other superscript digits follow one another from U+2070.
+            d => char::from_u32(0x2070 + d.to_digit(10).unwrap_or(0)).unwrap_or(d),
+        })
+        .collect::<String>();
     format!("10{raised}")
 }
 

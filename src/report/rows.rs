@@ -95,9 +95,17 @@ pub(super) fn rows(evaluation: &Evaluation) -> Vec<Row> {
         let base = original.filter(|b| !std::ptr::eq(*b, m) && b.bytes > 0)?;
         Some(Cell::plain(percent(m.bytes as f64 / base.bytes as f64)))
     };
-    row(Group::Cost, "of baseline", "share of the baseline's size", true, &share);
+    row(
+        Group::Cost,
+        "of baseline",
+        "share of the baseline's size",
+        true,
+        &share,
+    );
     let time = |s: f64| (s > 0.0).then(|| Cell::plain(seconds(s)));
-    row(Group::Cost, "load", "time to load it", true, &|m| time(m.load_seconds));
+    row(Group::Cost, "load", "time to load it", true, &|m| {
+        time(m.load_seconds)
+    });
     let help = "time to run it on all of the input; a latency is what bench measures";
     row(Group::Cost, "run", help, true, &|m| time(m.run_seconds));
     prediction(&mut row);
@@ -107,7 +115,8 @@ pub(super) fn rows(evaluation: &Evaluation) -> Vec<Row> {
 }
 
 /// Takes the group, label, help, whether it is brief, and what gives the cell of a model.
-type Push<'a> = dyn FnMut(Group, &'static str, &'static str, bool, &dyn Fn(&ModelResult) -> Option<Cell>) + 'a;
+type Push<'a> =
+    dyn FnMut(Group, &'static str, &'static str, bool, &dyn Fn(&ModelResult) -> Option<Cell>) + 'a;
 
 fn prediction(row: &mut Push<'_>) {
     let help = "exp of the mean negative log-probability of the reference tokens; lower is better";
@@ -139,7 +148,12 @@ fn divergence(row: &mut Push<'_>) {
     });
     type Percentile = (&'static str, &'static str, bool, fn(&Divergence) -> f64);
     let percentiles: [Percentile; 5] = [
-        ("median KLD", "half of the distributions have less", true, |d| d.kld.median),
+        (
+            "median KLD",
+            "half of the distributions have less",
+            true,
+            |d| d.kld.median,
+        ),
         ("p90 KLD", "90 % have less", false, |d| d.kld.p90),
         ("p95 KLD", "95 % have less", false, |d| d.kld.p95),
         ("p99 KLD", "99 % have less", true, |d| d.kld.p99),
@@ -173,27 +187,57 @@ fn reference(row: &mut Push<'_>) {
         let d = &m.divergence.as_ref()?.probability;
         Some(Cell::plain(estimate(d.mean)))
     });
-    row(Group::Reference, "RMS Δ probability", "root of the mean square", false, &|m| {
-        let d = &m.divergence.as_ref()?.probability;
-        Some(Cell::plain(significant(d.rms, 3)))
-    });
-    row(Group::Reference, "max |Δ probability|", "largest difference", false, &|m| {
-        let d = &m.divergence.as_ref()?.probability;
-        Some(Cell::plain(significant(d.max, 3)))
-    });
-    row(Group::Reference, "mean Δ log-prob", "mean difference, in nats", false, &|m| {
-        let d = &m.divergence.as_ref()?.log_prob;
-        Some(Cell::plain(estimate(d.mean)))
-    });
-    row(Group::Reference, "RMS Δ log-prob", "root of the mean square, in nats", false, &|m| {
-        let d = &m.divergence.as_ref()?.log_prob;
-        Some(Cell::plain(significant(d.rms, 3)))
-    });
-    row(Group::Reference, "max |Δ log-prob|", "largest difference, in nats", true, &|m| {
-        let max = m.divergence.as_ref()?.log_prob.max;
-        let noise = noise(m, |n| n.max_log_prob);
-        Some(Cell::with_noise(significant(max, 3), max, noise))
-    });
+    row(
+        Group::Reference,
+        "RMS Δ probability",
+        "root of the mean square",
+        false,
+        &|m| {
+            let d = &m.divergence.as_ref()?.probability;
+            Some(Cell::plain(significant(d.rms, 3)))
+        },
+    );
+    row(
+        Group::Reference,
+        "max |Δ probability|",
+        "largest difference",
+        false,
+        &|m| {
+            let d = &m.divergence.as_ref()?.probability;
+            Some(Cell::plain(significant(d.max, 3)))
+        },
+    );
+    row(
+        Group::Reference,
+        "mean Δ log-prob",
+        "mean difference, in nats",
+        false,
+        &|m| {
+            let d = &m.divergence.as_ref()?.log_prob;
+            Some(Cell::plain(estimate(d.mean)))
+        },
+    );
+    row(
+        Group::Reference,
+        "RMS Δ log-prob",
+        "root of the mean square, in nats",
+        false,
+        &|m| {
+            let d = &m.divergence.as_ref()?.log_prob;
+            Some(Cell::plain(significant(d.rms, 3)))
+        },
+    );
+    row(
+        Group::Reference,
+        "max |Δ log-prob|",
+        "largest difference, in nats",
+        true,
+        &|m| {
+            let max = m.divergence.as_ref()?.log_prob.max;
+            let noise = noise(m, |n| n.max_log_prob);
+            Some(Cell::with_noise(significant(max, 3), max, noise))
+        },
+    );
 }
 
 fn noise(model: &ModelResult, of: impl Fn(&Noise) -> Option<f64>) -> Option<f64> {

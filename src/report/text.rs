@@ -63,7 +63,12 @@ fn head(evaluation: &Evaluation) -> String {
 fn numbers(evaluation: &Evaluation) -> String {
     let rows: Vec<Row> = rows(evaluation).into_iter().filter(|r| r.brief).collect();
     let models: Vec<&ModelResult> = columns(evaluation).collect();
-    let label = 2 + rows.iter().map(|r| length(r.label)).max().unwrap_or(0).max(12);
+    let label = 2 + rows
+        .iter()
+        .map(|r| length(r.label))
+        .max()
+        .unwrap_or(0)
+        .max(12);
     let widths: Vec<usize> = (0..models.len())
         .map(|i| 2 + width(&rows, i).max(length(&shortened(&plain(&models[i].name), NAME))))
         .collect();
@@ -76,7 +81,13 @@ fn numbers(evaluation: &Evaluation) -> String {
             wide += widths[end];
             end += 1;
         }
-        out += &part(&rows, &models[first..end], first, label, &widths[first..end]);
+        out += &part(
+            &rows,
+            &models[first..end],
+            first,
+            label,
+            &widths[first..end],
+        );
         first = end;
     }
     out
@@ -85,8 +96,17 @@ fn numbers(evaluation: &Evaluation) -> String {
 /// How wide the cells of a column are.
 fn width(rows: &[Row], column: usize) -> usize {
     let cells = rows.iter().filter_map(|r| r.cells[column].as_ref());
-    let widths = cells.map(|c| length(&c.text).max(c.noise.as_deref().map_or(0, length)));
+    let widths = cells.map(|c| length(&c.text).max(length(&noise(c))));
     widths.max().unwrap_or(0)
+}
+
+/// What stands below a number about the engine's noise.
+fn noise(cell: &Cell) -> String {
+    match &cell.noise {
+        Some(noise) if cell.within => format!("within {noise}"),
+        Some(noise) => noise.clone(),
+        None => String::new(),
+    }
 }
 
 fn part(
@@ -112,9 +132,10 @@ fn part(
         }
         let text = |c: &Option<Cell>| c.as_ref().map_or(String::new(), |c| c.text.clone());
         out += &line(row.label, &mut cells.iter().map(text));
-        let noise = |c: &Option<Cell>| c.as_ref().and_then(|c| c.noise.clone());
-        if cells.iter().any(|c| noise(c).is_some()) {
-            let noise = cells.iter().map(|c| noise(c).unwrap_or_default());
+        let noise = cells
+            .iter()
+            .map(|c| c.as_ref().map_or(String::new(), noise));
+        if noise.clone().any(|n| !n.is_empty()) {
             out += &line("  noise", &mut noise.into_iter());
         }
     }
@@ -199,7 +220,13 @@ fn limits(evaluation: &Evaluation) -> String {
 /// The lines of a table, indented, each column as wide as its widest cell.
 fn aligned(table: &[Vec<String>]) -> String {
     let columns = table.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |i: usize| table.iter().filter_map(|r| r.get(i)).map(|c| length(c)).max();
+    let width = |i: usize| {
+        table
+            .iter()
+            .filter_map(|r| r.get(i))
+            .map(|c| length(c))
+            .max()
+    };
     let widths: Vec<usize> = (0..columns).map(|i| width(i).unwrap_or(0)).collect();
     let mut out = String::new();
     for row in table {

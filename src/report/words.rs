@@ -28,7 +28,10 @@ pub(super) fn input(input: &InputInfo) -> String {
         parts.push(format!("stride {stride}"));
     }
     if let Some(chunk) = input.chunk {
-        parts.push(format!("{} at once through the cache", count(chunk, "token")));
+        parts.push(format!(
+            "{} at once through the cache",
+            count(chunk, "token")
+        ));
     }
     if input.batch > 1 {
         parts.push(format!("batches of {}", input.batch));
@@ -84,7 +87,10 @@ pub(super) fn place(place: &TokenPlace) -> String {
 
 /// How many limits there are, and how many were missed.
 pub(super) fn limits(evaluations: &[Evaluation]) -> (usize, usize) {
-    let limits = evaluations.iter().flat_map(|e| &e.models).flat_map(|m| &m.limits);
+    let limits = evaluations
+        .iter()
+        .flat_map(|e| &e.models)
+        .flat_map(|m| &m.limits);
     limits.fold((0, 0), |(all, missed), limit| {
         (all + 1, missed + usize::from(!limit.held))
     })
@@ -143,13 +149,22 @@ mod tests {
 
     #[test]
     fn a_limit_says_by_how_much() {
-        assert_eq!(relation(&limit(0.0312, 0.01, false)), "0.0312 > 0.01 (3.1 x)");
+        assert_eq!(
+            relation(&limit(0.0312, 0.01, false)),
+            "0.0312 > 0.01 (3.1 x)"
+        );
         assert_eq!(relation(&limit(0.85, 0.9, false)), "0.850 < 0.9");
         assert_eq!(relation(&limit(0.002, 0.01, true)), "0.00200 <= 0.01");
         assert_eq!(relation(&limit(0.95, 0.9, true)), "0.950 >= 0.9");
         assert_eq!(relation(&limit(0.01, 0.01, true)), "0.01 = 0.01");
-        assert_eq!(relation(&limit(0.010_000_2, 0.01, false)), "0.0100002 > 0.01");
-        assert_eq!(relation(&limit(f64::NAN, 0.01, false)), "not a number, limit 0.01");
+        assert_eq!(
+            relation(&limit(0.010_000_2, 0.01, false)),
+            "0.0100002 > 0.01"
+        );
+        assert_eq!(
+            relation(&limit(f64::NAN, 0.01, false)),
+            "not a number, limit 0.01"
+        );
         assert_eq!(relation(&limit(0.3, 0.0, false)), "0.300 > 0");
     }
 
@@ -166,8 +181,14 @@ mod tests {
 
     #[test]
     fn names_cannot_move_the_cursor() {
-        assert_eq!(plain("a\u{1b}[2Jb\n\u{202e}c é"), r"a\u{1b}[2Jb\n\u{202e}c é");
-        assert_eq!(shortened("smollm2-135m-instruct-q4-block-32", 21), "smollm2-13…4-block-32");
+        assert_eq!(
+            plain("a\u{1b}[2Jb\n\u{202e}c é"),
+            r"a\u{1b}[2Jb\n\u{202e}c é"
+        );
+        assert_eq!(
+            shortened("smollm2-135m-instruct-q4-block-32", 21),
+            "smollm2-13…4-block-32"
+        );
         assert_eq!(shortened("short", 21), "short");
     }
 }

@@ -30,7 +30,10 @@ impl Axis {
         let (low, high) = range(values)?;
         let (low, high) = match low < high {
             true => (low, high),
-            false => (low - low.abs().max(1e-9) * 0.1, high + high.abs().max(1e-9) * 0.1),
+            false => (
+                low - low.abs().max(1e-9) * 0.1,
+                high + high.abs().max(1e-9) * 0.1,
+            ),
         };
         let step = round_step((high - low) / STEPS);
         let first = (low / step).floor();
@@ -107,7 +110,9 @@ fn round_step(step: f64) -> f64 {
     let power = 10f64.powf(step.log10().floor());
     let factor = step / power;
     // Not quite exact, so that 2.0000001 is still 2.
-    let round = [1.0, 2.0, 5.0].into_iter().find(|f| factor <= f * 1.000_001);
+    let round = [1.0, 2.0, 5.0]
+        .into_iter()
+        .find(|f| factor <= f * 1.000_001);
     round.unwrap_or(10.0) * power
 }
 

@@ -91,7 +91,7 @@ impl Chart {
         let name = plain(&row.name);
         html! {
             div.name {
-                bdi { (name) }
+                bdi { (breakable(&name)) }
                 @if !row.detail.is_empty() { small { (plain(&row.detail)) } }
             }
             div.plot {
@@ -111,12 +111,20 @@ impl Chart {
         }
     }
 
-    /// The stroke keeps a band visible that is narrower than a pixel.
+    /// The stroke keeps a band visible that is narrower than a pixel, if it has any width.
     fn band(&self, from: f64, to: f64) -> Markup {
-        let (from, to) = (self.axis.at(from), self.axis.at(to));
+        let from = self.axis.at(from);
+        let to = self.axis.at(to).max(from + 0.01);
         html! {
             rect.noise x=(percent(from)) width=(percent(to - from)) y="0" height="100%" {}
         }
+    }
+}
+
+/// A name that may be broken where paths have their joints.
+fn breakable(name: &str) -> Markup {
+    html! {
+        @for part in name.split_inclusive(['/', '.', '_']) { (part) wbr; }
     }
 }
 

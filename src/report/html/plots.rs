@@ -21,7 +21,9 @@ const NODES: usize = 20;
 /// The models with the colours they have everywhere.
 fn coloured(evaluation: &Evaluation) -> impl Iterator<Item = (usize, &ModelResult)> + Clone {
     let first = usize::from(evaluation.baseline.is_none());
-    columns(evaluation).enumerate().map(move |(i, m)| (i + first, m))
+    columns(evaluation)
+        .enumerate()
+        .map(move |(i, m)| (i + first, m))
 }
 
 /// What an estimate covers: one standard error to both sides.
@@ -51,9 +53,9 @@ pub(super) fn perplexity(evaluation: &Evaluation) -> Option<Markup> {
         let (low, high) = interval(*p);
         let reach = baseline.zip(m.noise.as_ref().and_then(|n| n.perplexity_ratio));
         let ratio = m.perplexity.as_ref().and_then(|p| p.ratio);
-        let within = ratio.zip(reach).is_some_and(|(ratio, (_, noise))| {
-            (ratio.value - 1.0).abs() <= (noise - 1.0).abs()
-        });
+        let within = ratio
+            .zip(reach)
+            .is_some_and(|(ratio, (_, noise))| (ratio.value - 1.0).abs() <= (noise - 1.0).abs());
         let marks = html! { (whisker(&axis, low, high)) (dot(&axis, p.value, within)) };
         Strip {
             name: m.name.clone(),
@@ -113,12 +115,18 @@ pub(super) fn histogram(evaluation: &Evaluation) -> Option<Markup> {
     let rows: Vec<Strip> = found.iter().map(row).collect();
     let mut keys = vec![Key::new("mean", "mean")];
     if rows.iter().any(|r| r.noise.is_some()) {
-        keys.push(Key::new("noise", "up to the largest divergence that is the engine's own noise"));
+        keys.push(Key::new(
+            "noise",
+            "up to the largest divergence that is the engine's own noise",
+        ));
     }
     let lowest = found.iter().filter_map(|(_, _, d, _)| d.histogram.first());
     if let Some(bin) = lowest.into_iter().find(|b| b.from == 0.0 && b.count > 0) {
         let to = typeset(&significant(bin.to, 1));
-        keys.push(Key::new("bar", format!("the leftmost bar has all below {to}")));
+        keys.push(Key::new(
+            "bar",
+            format!("the leftmost bar has all below {to}"),
+        ));
     }
     let chart = Chart {
         title: "How often distributions diverge how much".into(),
@@ -144,7 +152,10 @@ fn bins(histogram: &[Bin]) -> Vec<Bin> {
     ) else {
         return Vec::new();
     };
-    let width = histogram.iter().find(|b| b.from > 0.0).map_or(10.0, |b| b.to / b.from);
+    let width = histogram
+        .iter()
+        .find(|b| b.from > 0.0)
+        .map_or(10.0, |b| b.to / b.from);
     let shown = |b: &Bin| Bin {
         from: if b.from > 0.0 { b.from } else { b.to / width },
         ..*b
@@ -205,7 +216,10 @@ pub(super) fn nodes(model: &ModelResult, colour: usize) -> Option<Markup> {
         rows: rows.collect(),
         axis,
         keys: vec![
-            Key::new("bar", "introduced: by this node alone, fed what the baseline computes"),
+            Key::new(
+                "bar",
+                "introduced: by this node alone, fed what the baseline computes",
+            ),
             Key::new("bar light", "accumulated: with all the nodes before it"),
         ],
         high: false,
@@ -215,8 +229,17 @@ pub(super) fn nodes(model: &ModelResult, colour: usize) -> Option<Markup> {
 
 /// Signal to noise of the outputs.
 pub(super) fn snr(evaluation: &Evaluation) -> Option<Markup> {
-    let axis = Axis::linear(outputs(evaluation).filter_map(|(_, _, o)| o.snr_db).chain([0.0]));
-    let axis = axis.filter(|_| outputs(evaluation).filter(|(_, _, o)| o.snr_db.is_some()).count() > 1)?;
+    let axis = Axis::linear(
+        outputs(evaluation)
+            .filter_map(|(_, _, o)| o.snr_db)
+            .chain([0.0]),
+    );
+    let axis = axis.filter(|_| {
+        outputs(evaluation)
+            .filter(|(_, _, o)| o.snr_db.is_some())
+            .count()
+            > 1
+    })?;
     let rows = outputs(evaluation).map(|(i, m, o)| {
         let marks = html! {
             @if let Some(snr) = o.snr_db { (bar(&axis, snr, -6.0, 12.0, false)) }
@@ -225,7 +248,9 @@ pub(super) fn snr(evaluation: &Evaluation) -> Option<Markup> {
         Strip {
             name: o.name.clone(),
             detail: m.name.clone(),
-            value: o.snr_db.map_or_else(equal, |v| typeset(&format!("{v:.1} dB"))),
+            value: o
+                .snr_db
+                .map_or_else(equal, |v| typeset(&format!("{v:.1} dB"))),
             value_detail: String::new(),
             colour: i,
             noise: None,
@@ -250,7 +275,9 @@ pub(super) fn snr(evaluation: &Evaluation) -> Option<Markup> {
 pub(super) fn differences(evaluation: &Evaluation) -> Option<Markup> {
     let noise = |m: &ModelResult| m.noise.as_ref().and_then(|n| n.max_difference);
     let all = outputs(evaluation);
-    let values = all.clone().flat_map(|(_, m, o)| [o.max, o.mean, noise(m).unwrap_or(0.0)]);
+    let values = all
+        .clone()
+        .flat_map(|(_, m, o)| [o.max, o.mean, noise(m).unwrap_or(0.0)]);
     let axis = Axis::logarithmic(values).filter(|_| all.clone().count() > 1)?;
     let rows = all.map(|(i, m, o)| {
         let within = o.max <= noise(m).unwrap_or(0.0);
@@ -271,7 +298,10 @@ pub(super) fn differences(evaluation: &Evaluation) -> Option<Markup> {
     let rows: Vec<Strip> = rows.collect();
     let mut keys = vec![Key::new("dot", "largest"), Key::new("tick", "mean")];
     if rows.iter().any(|r| r.noise.is_some()) {
-        keys.push(Key::new("noise", "noise of the engine itself; a hollow point is within it"));
+        keys.push(Key::new(
+            "noise",
+            "noise of the engine itself; a hollow point is within it",
+        ));
     }
     let chart = Chart {
         title: "Differences between numbers".into(),
@@ -307,9 +337,10 @@ pub(super) fn latency(bench: &Bench) -> Option<Markup> {
             value: l.mean_ms,
             standard_error: l.sd_ms,
         };
-        let rate = l.throughput.as_ref().map(|t| {
-            format!("{} {}/s", typeset(&significant(t.per_second, 3)), t.unit)
-        });
+        let rate = l
+            .throughput
+            .as_ref()
+            .map(|t| format!("{} {}/s", typeset(&significant(t.per_second, 3)), t.unit));
         Strip {
             name: l.name.clone(),
             detail: format!("{} runs", thousands(l.runs)),

@@ -50,7 +50,12 @@ pub(super) fn scatter(evaluation: &Evaluation) -> Option<Markup> {
     let noise = noise.filter_map(|m| m.noise.as_ref()?.mean_kld);
     let noise = noise.filter(|n| *n > 0.0).reduce(f64::max);
     let baseline = evaluation.baseline.as_ref().filter(|b| b.bytes > 0);
-    let y = Axis::logarithmic(found.iter().flat_map(|(_, _, mean)| ends(*mean)).chain(noise))?;
+    let y = Axis::logarithmic(
+        found
+            .iter()
+            .flat_map(|(_, _, mean)| ends(*mean))
+            .chain(noise),
+    )?;
     let sizes = found.iter().map(|(_, m, _)| *m).chain(baseline);
     let x = Axis::linear(sizes.map(megabytes).chain([0.0]))?;
     let points = found.into_iter().map(|(i, model, mean)| {
@@ -122,7 +127,11 @@ fn figure(
     let lead = "Down is closer to the baseline, left is smaller. Error bars: one standard error.";
     let description = points.iter().map(|p| {
         let size = bytes(p.model.bytes);
-        format!("{}: {size}, {}. ", plain(&p.model.name), typeset(&estimate(p.mean)))
+        format!(
+            "{}: {size}, {}. ",
+            plain(&p.model.name),
+            typeset(&estimate(p.mean))
+        )
     });
     let mut legend = Vec::new();
     if let Some(noise) = noise {
@@ -145,6 +154,7 @@ fn figure(
                 }
                 @if let Some(baseline) = baseline { (size_of(x, baseline)) }
                 @for point in points { (mark(y, point)) }
+                @for point in points { (label(point, points)) }
             }
             (keys(&legend))
         }
@@ -190,8 +200,6 @@ fn mark(y: &Axis, point: &Point<'_>) -> Markup {
     let noise = point.model.noise.as_ref().and_then(|n| n.mean_kld);
     let within = value <= noise.unwrap_or(0.0);
     let name = plain(&point.model.name);
-    let (dx, side) = if left(point) { (-12, "end") } else { (12, "start") };
-    let shift = point.label - point.y;
     html! {
         svg.point.(colour(point.colour)) x=(percent(point.x)) y=(point.y) {
             title { (name) ": " (bytes(point.model.bytes)) ", " (typeset(&estimate(point.mean))) }
@@ -201,11 +209,30 @@ fn mark(y: &Axis, point: &Point<'_>) -> Markup {
                 line.whisker x1="-4" x2="4" y1=(low) y2=(low) {}
                 line.whisker x1="-4" x2="4" y1=(high) y2=(high) {}
             }
-            @if shift.abs() > 5.0 { line.leader x1="0" y1="0" x2=(dx) y2=(shift) {} }
             circle.dot.hollow[within] r="5.5" {}
+        }
+    }
+}
+
+/// The name beside a point, over all points.
+fn label(point: &Point<'_>, points: &[Point<'_>]) -> Markup {
+    let near = |p: &&Point<'_>| (p.x - point.x).abs() < 4.0 && (p.y - point.y).abs() < 24.0;
+    // The point itself is near, too.
+    let crowded = points.iter().filter(near).count() > 1;
+    let distance = if crowded { 30.0 } else { 12.0 };
+    let (dx, side) = match left(point) {
+        true => (-distance, "end"),
+        false => (distance, "start"),
+    };
+    let shift = point.label - point.y;
+    html! {
+        svg.point x=(percent(point.x)) y=(point.y) {
+            @if crowded || shift.abs() > 5.0 {
+                line.leader x1=(dx / 4.0) y1=(shift / 4.0) x2=(dx * 0.9) y2=(shift) {}
+            }
             text.halo x=(dx) y=(shift + 4.0) text-anchor=(side) {
-                (shortened(&name, LABEL))
-                @if value == 0.0 { " (0)" }
+                (shortened(&plain(&point.model.name), LABEL))
+                @if point.mean.value == 0.0 { " (0)" }
             }
         }
     }

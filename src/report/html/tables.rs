@@ -13,23 +13,33 @@ use crate::{
     },
 };
 
+/// The columns of the first table: title, row of [`rows`], and the row that stands below it.
+const GLANCE: [(&str, &str, &str); 4] = [
+    ("Size", "size", "of baseline"),
+    ("Perplexity", "perplexity", "ratio"),
+    ("Mean KLD (nats)", "mean KLD", ""),
+    ("Same top-1", "same top-1", ""),
+];
+
 /// The numbers that say most, one row a model.
 pub(super) fn glance(evaluation: &Evaluation) -> Markup {
-    let shown = ["size", "of baseline", "perplexity", "ratio", "mean KLD", "same top-1"];
-    let all = rows(evaluation);
-    let rows: Vec<&Row> = all.iter().filter(|r| shown.contains(&r.label)).collect();
+    let rows = rows(evaluation);
+    let find = |label: &str| rows.iter().find(|r| r.label == label);
+    let shown = GLANCE.into_iter();
+    let shown = shown.filter_map(|(title, row, below)| Some((title, find(row)?, find(below))));
+    let shown: Vec<(&str, &Row, Option<&Row>)> = shown.collect();
     let models: Vec<&ModelResult> = columns(evaluation).collect();
     let snr = models.iter().any(|m| lowest_snr(m).is_some());
     let limits = models.iter().any(|m| !m.limits.is_empty());
     let baseline = evaluation.baseline.is_some();
     html! {
         div.scroll tabindex="0" role="region" aria-label="At a glance" {
-            table.glance {
+            table {
                 caption { "At a glance" }
                 thead {
                     tr {
                         th scope="col" { "Model" }
-                        @for row in &rows { th scope="col" { (title(row.label)) } }
+                        @for (title, _, _) in &shown { th scope="col" { (title) } }
                         @if snr { th scope="col" { "Lowest SNR" } }
                         @if limits { th scope="col" { "Limits" } }
                     }
@@ -41,7 +51,12 @@ pub(super) fn glance(evaluation: &Evaluation) -> Markup {
                                 bdi { (name(model)) }
                                 @if baseline && i == 0 { small { "baseline" } }
                             }
-                            @for row in &rows { td { (cell(row.cells[i].as_ref())) } }
+                            @for (_, row, below) in &shown {
+                                td {
+                                    (cell(row.cells[i].as_ref()))
+                                    @if let Some(below) = below { (second(below, i)) }
+                                }
+                            }
                             @if snr { td { (snr_of(model)) } }
                             @if limits { td { (status_of(model)) } }
                         }
@@ -52,16 +67,16 @@ pub(super) fn glance(evaluation: &Evaluation) -> Markup {
     }
 }
 
-/// Ratio is short for what stands below perplexity; on its own it needs the whole word.
-fn title(label: &str) -> &str {
-    match label {
-        "size" => "Size",
-        "of baseline" => "Of baseline",
-        "perplexity" => "Perplexity",
-        "ratio" => "Perplexity ratio",
-        "mean KLD" => "Mean KLD (nats)",
-        "same top-1" => "Same top-1",
-        other => other,
+/// What stands below a number: the same relative to the baseline.
+fn second(row: &Row, column: usize) -> Markup {
+    let sign = if row.label == "ratio" { "× " } else { "" };
+    html! {
+        @if let Some(cell) = &row.cells[column] {
+            small {
+                (sign) (typeset(&cell.text))
+                @if cell.within { " (within noise)" }
+            }
+        }
     }
 }
 
@@ -90,7 +105,11 @@ fn status_of(model: &ModelResult) -> Markup {
 
 /// Held or missed: a sign, a colour and words.
 pub(super) fn badge(held: bool, text: &str) -> Markup {
-    let (class, sign) = if held { ("held", "✓") } else { ("missed", "✗") };
+    let (class, sign) = if held {
+        ("held", "✓")
+    } else {
+        ("missed", "✗")
+    };
     html! { span.badge.(class) { span aria-hidden="true" { (sign) " " } (text) } }
 }
 
@@ -177,7 +196,7 @@ pub(super) fn limits(evaluation: &Evaluation) -> Markup {
 
 fn limit_row(model: &ModelResult, limit: &LimitResult, located: bool) -> Markup {
     let relation = relation(limit).replace("<=", "≤").replace(">=", "≥");
-    let relation = relation.replace(" x)", " ×)");
+    let relation = typeset(&relation.replace(" x)", " ×)"));
     html! {
         tr {
             th scope="row" { bdi { (name(model)) } }
