@@ -48,6 +48,8 @@ pub mod onnx;
 pub mod output_file;
 pub mod pass;
 pub mod quant;
+#[cfg(feature = "eval")]
+pub mod report;
 pub mod schema;
 pub mod text;
 pub mod verify;
