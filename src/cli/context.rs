@@ -56,6 +56,11 @@ impl Cx {
         self.threads.unwrap_or_else(all)
     }
 
+    /// Set when the run is to end.
+    pub(crate) fn cancelled(&self) -> &'static AtomicBool {
+        &CANCELLED
+    }
+
     /// Writes a result to standard output. A reader that has gone away is no error.
     pub(crate) fn out(&self, text: &str) -> Result<()> {
         let mut stdout = io::stdout().lock();

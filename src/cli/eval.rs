@@ -57,11 +57,21 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "FILE", help_heading = "Input", conflicts_with_all = ["tokens", "random"])]
     text: Option<PathBuf>,
     /// Token ids instead, as a JSON list or a list of lists [example: --tokens ids.json]
-    #[arg(long, value_name = "FILE", help_heading = "Input", conflicts_with = "random")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Input",
+        conflicts_with = "random"
+    )]
     tokens: Option<PathBuf>,
     /// Tensors by name, .npz or .safetensors; each file is fed on its own, or beside text and
     /// tokens (an encoder's states) [example: --inputs image.npz]
-    #[arg(long, value_name = "FILE", help_heading = "Input", conflicts_with = "random")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Input",
+        conflicts_with = "random"
+    )]
     inputs: Vec<PathBuf>,
     /// Made-up tensors, N times [example: --random 4]
     #[arg(long, value_name = "N", help_heading = "Input")]
@@ -259,7 +269,9 @@ fn evaluate(args: &EvalArgs, cx: &Cx) -> Result<Evaluation> {
         Some(task) => task.into(),
         // With its other inputs given, a decoder is a language model, too.
         None if !args.inputs.is_empty() => Task::CausalLm,
-        None => eval::task_of(&signature).map_err(|e| e.at(args.models[0].display().to_string()))?,
+        None => {
+            eval::task_of(&signature).map_err(|e| e.at(args.models[0].display().to_string()))?
+        }
     };
     let job = Job {
         args,
@@ -299,6 +311,7 @@ impl Job<'_> {
             save_baseline: args.save_baseline.clone(),
             log_probs: args.log_probs.clone(),
             load: self.load,
+            cancel: None,
         };
         let known = self.opened.baseline();
         let baseline = match (&args.baseline_logprobs, known.clone()) {
@@ -342,10 +355,17 @@ impl Job<'_> {
         let (sets, source) = match args.random {
             Some(n) => {
                 let sets = (0..n).map(|i| inputs_of(signature, args.seed.wrapping_add(i), &dims));
-                (sets.collect::<Result<_>>()?, format!("random, seed {}", args.seed))
+                (
+                    sets.collect::<Result<_>>()?,
+                    format!("random, seed {}", args.seed),
+                )
             }
             None => {
-                let names: Vec<_> = args.inputs.iter().map(|p| p.display().to_string()).collect();
+                let names: Vec<_> = args
+                    .inputs
+                    .iter()
+                    .map(|p| p.display().to_string())
+                    .collect();
                 (args.given()?, names.join(", "))
             }
         };
@@ -408,8 +428,7 @@ impl Job<'_> {
         let base = self.opened.baseline();
         let base = base.ok_or_else(|| Error::input("--per-node: expected --baseline, a model"))?;
         for (subject, result) in self.opened.subjects().iter().zip(&mut evaluation.models) {
-            let ranking =
-                eval::per_node(self.engine, base.model, subject.model, items, self.load);
+            let ranking = eval::per_node(self.engine, base.model, subject.model, items, self.load);
             result.per_node = ranking.map_err(|e| e.at(format!("`{}`", subject.name)))?;
             result.per_node.truncate(most);
         }

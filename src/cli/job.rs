@@ -10,6 +10,7 @@ use onnxq::{
 
 use super::{
     Cx, ExitStatus, ReadArgs, WriteArgs,
+    check::{CheckArgs, Staging},
     context::{Inputs, at_file, record},
     instruments::InstrumentArgs,
     summary::Summary,
@@ -31,17 +32,23 @@ pub(crate) struct JobArgs {
     instruments: InstrumentArgs,
 }
 
-/// Runs `pipeline`; `output` tells from the path of the model where the result goes.
+/// Runs `pipeline`; `output` tells from the path of the model where the result goes, and `check`
+/// whether it may.
 pub(crate) fn run(
     args: &JobArgs,
     pipeline: &Pipeline,
     output: impl FnOnce(&Path) -> PathBuf,
+    check: Option<&CheckArgs>,
     cx: &Cx,
 ) -> Result<ExitStatus> {
     Summary::check_path(args.json.as_deref())?;
     let (path, opened) = cx.open(&args.read)?;
     let inputs = Inputs::of(&path, &opened);
     inputs.keep_from(args.json.as_deref())?;
+    let check = match check {
+        Some(check) => check.prepare(&path, cx)?,
+        None => None,
+    };
     let mut summary = Summary::new(&path, &opened, pipeline);
     let mut model = opened.model;
     let run = args.instruments.run(pipeline, &mut model, cx);
@@ -55,12 +62,27 @@ pub(crate) fn run(
     let planned = cx
         .plan(&model, &output, &args.write, &inputs, args.json.as_deref())
         .map_err(at_file(&path))?;
-    if !args.dry_run {
+    let mut status = ExitStatus::Done;
+    if let Some(check) = &check {
+        let staging = Staging::new(&output)?;
+        let saved = cx
+            .save(&model, &staging.path(), &args.write, &planned)
+            .map_err(at_file(&path))?;
+        let evaluation = check.evaluate(&staging.path())?;
+        let passed = evaluation.passed();
+        if passed || check.keeps() {
+            staging.publish(&saved.files)?;
+        }
+        if !passed {
+            status = ExitStatus::Differs;
+        }
+        summary.checked(evaluation, passed || check.keeps());
+    } else if !args.dry_run {
         cx.save(&model, &output, &args.write, &planned)
             .map_err(at_file(&path))?;
     }
     summary.written(planned, args.dry_run);
     summary.report(report);
     summary.finish(cx, args.json.as_deref())?;
-    Ok(ExitStatus::Done)
+    Ok(status)
 }

@@ -35,5 +35,5 @@ pub(crate) fn run(args: &OptArgs, cx: &Cx) -> Result<ExitStatus> {
         let name = input.file_name().unwrap_or_default().to_string_lossy();
         output_path(&args.output, &name)
     };
-    job::run(&args.job, &pipeline, output, cx)
+    job::run(&args.job, &pipeline, output, None, cx)
 }

@@ -11,6 +11,7 @@ use onnxq::{
 
 use super::{
     Cx, ExitStatus, External, at_option,
+    check::CheckArgs,
     context::output_path,
     job::{self, JobArgs},
 };
@@ -64,6 +65,8 @@ pub(crate) struct QuantizeArgs {
     passes: String,
     #[command(flatten)]
     job: JobArgs,
+    #[command(flatten)]
+    check: CheckArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -74,7 +77,8 @@ enum Dtype {
 
 pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
     let pipeline = args.pipeline()?;
-    job::run(&args.job, &pipeline, |input| args.output(input), cx)
+    let output = |input: &Path| args.output(input);
+    job::run(&args.job, &pipeline, output, Some(&args.check), cx)
 }
 
 impl QuantizeArgs {

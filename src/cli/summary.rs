@@ -8,8 +8,10 @@ use std::{
 
 use onnxq::{
     Error, Result,
+    eval::Evaluation,
     onnx::{Opened, Saved},
     pass::{Changed, Pipeline, Report},
+    report,
 };
 use serde::Serialize;
 
@@ -29,6 +31,11 @@ pub(crate) struct Summary {
     /// Over all quantized weights, scales and zero points included.
     bits_per_weight: Option<f64>,
     remarks: Vec<RemarkSummary>,
+    /// What --check found; as the JSON of onnxq eval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<Evaluation>,
+    /// Whether the output has its name: not when a check failed, nor on a dry run.
+    published: bool,
 }
 
 #[derive(Serialize)]
@@ -87,7 +94,14 @@ impl Summary {
             weights: Vec::new(),
             bits_per_weight: None,
             remarks: Vec::new(),
+            check: None,
+            published: true,
         }
+    }
+
+    pub(crate) fn checked(&mut self, evaluation: Evaluation, published: bool) {
+        self.check = Some(evaluation);
+        self.published = published;
     }
 
     /// Fails before any work where the report could not be written after it.
@@ -171,7 +185,11 @@ impl Summary {
                 .first()
                 .map_or(String::new(), |f| f.path.display().to_string())
         };
-        let verb = if self.dry_run { " would be" } else { "" };
+        let verb = match (self.dry_run, self.published) {
+            (true, _) => " would be",
+            (false, true) => "",
+            (false, false) => " not written:",
+        };
         let _ = writeln!(
             out,
             "{} ({}) ->{verb} {} ({}, {:.1} %)",
@@ -203,6 +221,13 @@ impl Summary {
                 "left {nodes:>5} nodes {:>12}  {reason}",
                 megabytes(bytes)
             );
+        }
+        if let Some(check) = &self.check {
+            out += "\n";
+            out += &report::text(check);
+        }
+        if !self.published {
+            out += "\nA limit was missed, so there is no output; --keep keeps it.\n";
         }
         out
     }

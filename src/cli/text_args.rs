@@ -100,21 +100,41 @@ fn beside(model: &Path) -> Option<PathBuf> {
 pub(crate) struct LimitArgs {
     /// Mean Kullback-Leibler divergence from the baseline, in nats, at most
     /// [example: --max-mean-kld 0.05]
-    #[arg(long, value_name = "X", help_heading = "Limits (status 1 when one is missed)")]
+    #[arg(
+        long,
+        value_name = "X",
+        help_heading = "Limits (status 1 when one is missed)"
+    )]
     max_mean_kld: Option<f64>,
     /// 99th percentile of the divergence, in nats, at most [example: --max-p99-kld 0.5]
-    #[arg(long, value_name = "X", help_heading = "Limits (status 1 when one is missed)")]
+    #[arg(
+        long,
+        value_name = "X",
+        help_heading = "Limits (status 1 when one is missed)"
+    )]
     max_p99_kld: Option<f64>,
     /// Share of most probable tokens that are the baseline's, 0 to 1, at least
     /// [example: --min-top1 0.9]
-    #[arg(long, value_name = "X", help_heading = "Limits (status 1 when one is missed)")]
+    #[arg(
+        long,
+        value_name = "X",
+        help_heading = "Limits (status 1 when one is missed)"
+    )]
     min_top1: Option<f64>,
     /// Perplexity by the baseline's at most [example: --max-ppl-ratio 1.05]
-    #[arg(long, value_name = "X", help_heading = "Limits (status 1 when one is missed)")]
+    #[arg(
+        long,
+        value_name = "X",
+        help_heading = "Limits (status 1 when one is missed)"
+    )]
     max_ppl_ratio: Option<f64>,
     /// Difference of the log-prob of any reference token, in nats, at most
     /// [example: --max-logprob-diff 2]
-    #[arg(long, value_name = "X", help_heading = "Limits (status 1 when one is missed)")]
+    #[arg(
+        long,
+        value_name = "X",
+        help_heading = "Limits (status 1 when one is missed)"
+    )]
     max_logprob_diff: Option<f64>,
 }
 

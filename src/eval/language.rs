@@ -4,6 +4,7 @@
 use std::{
     ops::Range,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     engine::{Array, Engine, LoadOptions, Signature},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
 };
 
 /// How language models are evaluated.
@@ -42,6 +43,8 @@ pub struct LanguageOptions {
     pub log_probs: Option<PathBuf>,
     /// How the engine loads models.
     pub load: LoadOptions,
+    /// Set to stop.
+    pub cancel: Option<&'static AtomicBool>,
 }
 
 impl Default for LanguageOptions {
@@ -55,6 +58,7 @@ impl Default for LanguageOptions {
             save_baseline: None,
             log_probs: None,
             load: LoadOptions::default(),
+            cancel: None,
         }
     }
 }
@@ -125,16 +129,27 @@ pub(crate) fn evaluate(
     let mut runners: Vec<Runner<'_>> = models.iter().map(load).collect::<Result<_>>()?;
     let mut writers = Writers::new(options, baseline, models, &key)?;
     let mut warnings = Vec::new();
-    input.batch = batch_size(options.batch, base.runner().into_iter().chain(&runners), &mut warnings);
+    input.batch = batch_size(
+        options.batch,
+        base.runner().into_iter().chain(&runners),
+        &mut warnings,
+    );
 
     let mut begin = 0;
     while begin < windows.len() {
+        if options.cancel.is_some_and(|c| c.load(Ordering::Relaxed)) {
+            return Err(Error::new(ErrorKind::Cancelled, "interrupted"));
+        }
         let len = windows[begin].ids.len();
         let alike = windows[begin..].iter().take_while(|w| w.ids.len() == len);
         let group = begin..begin + alike.count().min(input.batch);
         begin = group.end;
         for from in (0..len).step_by(options.chunk.unwrap_or(len)) {
-            let part = Part::new(&windows, group.clone(), from..len.min(from + options.chunk.unwrap_or(len)));
+            let part = Part::new(
+                &windows,
+                group.clone(),
+                from..len.min(from + options.chunk.unwrap_or(len)),
+            );
             let reference = base.rows(&part)?;
             if let Some(rows) = &reference {
                 writers.baseline(&part, rows)?;
@@ -238,7 +253,12 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(part: &Part<'_>, logits: Vec<f32>, vocabulary: usize, index: Vec<usize>) -> Result<Rows> {
+    fn new(
+        part: &Part<'_>,
+        logits: Vec<f32>,
+        vocabulary: usize,
+        index: Vec<usize>,
+    ) -> Result<Rows> {
         let logits_of = |i: usize| &logits[index[i] * vocabulary..][..vocabulary];
         let check = |i: usize| {
             let place = &part.places[i];
@@ -499,9 +519,7 @@ impl<'a> Base<'a> {
         tokens: &Tokens,
     ) -> Option<ModelResult> {
         match (self, baseline) {
-            (Base::Runner(runner), _) => {
-                Some(runner.finish(windows, tokens, &Limits::default()))
-            }
+            (Base::Runner(runner), _) => Some(runner.finish(windows, tokens, &Limits::default())),
             (Base::Saved(reader), Some(Baseline::Saved { path, of })) => {
                 Some(reader.result(path, of.as_ref()))
             }
@@ -563,7 +581,9 @@ impl<'a> Writers<'a> {
                 Some(pending(path.as_path(), Form::Compact, subject))
             }
             (Some(_), _) => {
-                return Err(Error::input("there is no baseline that is run, and none to save"));
+                return Err(Error::input(
+                    "there is no baseline that is run, and none to save",
+                ));
             }
         };
         let written = match (&options.log_probs, models) {
@@ -583,7 +603,9 @@ impl<'a> Writers<'a> {
     }
 
     fn baseline(&mut self, part: &Part<'_>, rows: &Rows) -> Result<()> {
-        self.baseline.as_mut().map_or(Ok(()), |p| p.write(part, rows))
+        self.baseline
+            .as_mut()
+            .map_or(Ok(()), |p| p.write(part, rows))
     }
 
     fn model(&mut self, part: &Part<'_>, rows: &Rows) -> Result<()> {

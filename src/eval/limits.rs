@@ -24,11 +24,11 @@ impl Limits {
         *self == Limits::default()
     }
 
-    /// Limits that no result could ever miss, or meet.
+    /// Looks whether every limit can be held and missed.
     ///
     /// # Errors
     /// One is negative, no number, or a share above 1.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         let all = [
             ("max-mean-kld", self.max_mean_kld, f64::MAX),
             ("max-p99-kld", self.max_p99_kld, f64::MAX),
@@ -73,7 +73,12 @@ impl Limits {
             most("max-mean-kld", self.max_mean_kld, d.kld.mean.value, worst),
             most("max-p99-kld", self.max_p99_kld, d.kld.p99, worst),
             top1,
-            most("max-ppl-ratio", self.max_ppl_ratio, ratio, Some(&d.log_prob.worst)),
+            most(
+                "max-ppl-ratio",
+                self.max_ppl_ratio,
+                ratio,
+                Some(&d.log_prob.worst),
+            ),
             most(
                 "max-logprob-diff",
                 self.max_logprob_diff,

@@ -174,7 +174,12 @@ pub(crate) fn empty_past(input: &Input, axis: usize, batch: usize) -> Result<Arr
         _ if i == axis => Ok(0),
         DimSize::Known(n) if *n >= 0 => Ok(*n as usize),
         // The first free axis is the batch: heads and features are numbers in a graph.
-        _ if dims[..i].iter().all(|d| matches!(d.size, DimSize::Known(n) if n >= 0)) => Ok(batch),
+        _ if dims[..i]
+            .iter()
+            .all(|d| matches!(d.size, DimSize::Known(n) if n >= 0)) =>
+        {
+            Ok(batch)
+        }
         _ => Err(Error::input(format!(
             "input `{}`: axis {i} ({dim}) has no known extent",
             input.name

@@ -17,9 +17,7 @@ use half::f16;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Subject, metrics::Row, report::ModelResult, summary::perplexity, tokens::Window,
-};
+use super::{Subject, metrics::Row, report::ModelResult, summary::perplexity, tokens::Window};
 use crate::{
     error::{Error, Result},
     ir::SourceFile,
@@ -58,8 +56,16 @@ impl Key {
     pub(crate) fn check(&self, expected: &Key) -> Result<()> {
         let fields = [
             ("engine", &self.engine, &expected.engine),
-            ("model's SHA-256", &self.model_sha256, &expected.model_sha256),
-            ("tokens' SHA-256", &self.tokens_sha256, &expected.tokens_sha256),
+            (
+                "model's SHA-256",
+                &self.model_sha256,
+                &expected.model_sha256,
+            ),
+            (
+                "tokens' SHA-256",
+                &self.tokens_sha256,
+                &expected.tokens_sha256,
+            ),
             ("window", &self.window, &expected.window),
             ("stride", &self.stride, &expected.stride),
         ];
@@ -72,7 +78,7 @@ impl Key {
     }
 }
 
-pub(crate) const SCHEMA: &str = "onnxq-log-probs/1";
+pub(crate) const SCHEMA: &str = "onnxq.log-probs/1";
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -170,11 +176,17 @@ impl Writer {
         let (name, bytes): (_, Vec<u8>) = match self.form {
             Form::Full => {
                 let log_prob = |&x: &f32| (row.log_prob(x) as f32).to_le_bytes();
-                (format!("log_probs.{i}"), logits.iter().flat_map(log_prob).collect())
+                (
+                    format!("log_probs.{i}"),
+                    logits.iter().flat_map(log_prob).collect(),
+                )
             }
             Form::Compact => {
                 let below = |&x: &f32| f16::from_f32(row.below(x)).to_le_bytes();
-                (format!("below.{i}"), logits.iter().flat_map(below).collect())
+                (
+                    format!("below.{i}"),
+                    logits.iter().flat_map(below).collect(),
+                )
             }
         };
         self.write(&name, (n * bytes.len()) as u64, &bytes)
@@ -235,7 +247,9 @@ impl Reader {
         ];
         for (entry, size) in sizes {
             let (begin, end) = entry.data_offsets;
-            let inside = end.checked_add(self.data).is_some_and(|e| e <= self.file.len());
+            let inside = end
+                .checked_add(self.data)
+                .is_some_and(|e| e <= self.file.len());
             if !inside || end.checked_sub(begin) != Some(size as u64) {
                 return Err(Error::input(format!(
                     "window {i} stands at {begin}..{end}, expected {size} bytes inside the file"
@@ -302,8 +316,7 @@ fn read_header(file: &SourceFile) -> Result<(Header, u64)> {
     }
     let mut head = vec![0; len as usize];
     file.read_exact_at(8, &mut head)?;
-    let header: Header =
-        serde_json::from_slice(&head).map_err(|e| foreign().with_source(e))?;
+    let header: Header = serde_json::from_slice(&head).map_err(|e| foreign().with_source(e))?;
     if header.key.schema != SCHEMA {
         return Err(Error::input(format!(
             "its format is `{}`, expected `{SCHEMA}`",

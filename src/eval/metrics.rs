@@ -267,7 +267,11 @@ mod tests {
         let row = Row::of(&base).unwrap();
         assert_eq!(row.log_prob(-2000.0), -2000.0);
         // The other way, a possible token is nearly impossible.
-        assert_relative_eq!(kl(&[0.0, 0.0], &base), 1000.0 - 2f64.ln(), max_relative = 1e-14);
+        assert_relative_eq!(
+            kl(&[0.0, 0.0], &base),
+            1000.0 - 2f64.ln(),
+            max_relative = 1e-14
+        );
         // Differences far below float32's resolution of a sum.
         let near = [0.0, f32::EPSILON];
         let d = f64::from(f32::EPSILON);
@@ -289,7 +293,14 @@ mod tests {
     #[test]
     fn most_probable_tokens() {
         let mut row = vec![0.0; 1000];
-        for (token, x) in [(3, 9.0), (999, 8.0), (64, 9.5), (500, 8.0), (65, 7.0), (7, 6.0)] {
+        for (token, x) in [
+            (3, 9.0),
+            (999, 8.0),
+            (64, 9.5),
+            (500, 8.0),
+            (65, 7.0),
+            (7, 6.0),
+        ] {
             row[token] = x;
         }
         let looked = Row::of(&row).unwrap();

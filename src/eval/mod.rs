@@ -126,12 +126,7 @@ pub fn task_of(signature: &Signature) -> Result<Task> {
     )))
 }
 
-fn evaluation(
-    engine: &dyn Engine,
-    task: Task,
-    load: LoadOptions,
-    found: Evaluated,
-) -> Evaluation {
+fn evaluation(engine: &dyn Engine, task: Task, load: LoadOptions, found: Evaluated) -> Evaluation {
     Evaluation {
         schema: SCHEMA,
         onnxq: env!("CARGO_PKG_VERSION"),

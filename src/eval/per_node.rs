@@ -63,7 +63,8 @@ pub(crate) fn per_node(
         session.run(&feeds, &outputs)
     };
     let at = |what: &'static str| move |e: Error| e.at(what);
-    let base = run(baseline, &feed(baseline)?, &exposed).map_err(at("the baseline, node by node"))?;
+    let base =
+        run(baseline, &feed(baseline)?, &exposed).map_err(at("the baseline, node by node"))?;
     let free = run(model, &feed(model)?, &exposed).map_err(at("the model, node by node"))?;
     let base: HashMap<&str, &Array> = exposed.iter().map(String::as_str).zip(&base).collect();
     let free: HashMap<&str, &Array> = exposed.iter().map(String::as_str).zip(&free).collect();
@@ -110,7 +111,11 @@ fn relative_error(base: &Array, other: &Array) -> Option<f64> {
     for (&b, &o) in base.iter().zip(&other) {
         // Masks are full of infinities.
         if b == o {
-            signal += if b.is_finite() { f64::from(b).powi(2) } else { 0.0 };
+            signal += if b.is_finite() {
+                f64::from(b).powi(2)
+            } else {
+                0.0
+            };
             continue;
         }
         signal += f64::from(b).powi(2);
@@ -267,9 +272,8 @@ fn expose(model: &Model, names: &[String]) -> Result<Model> {
         .nodes
         .iter()
         .flat_map(|&n| exposing.nodes[n].outputs.iter().flatten().copied());
-    let by_name: HashMap<&str, ValueId> = produced
-        .map(|v| (&*exposing.values[v].name, v))
-        .collect();
+    let by_name: HashMap<&str, ValueId> =
+        produced.map(|v| (&*exposing.values[v].name, v)).collect();
     let output = |name: &String| {
         let value = by_name.get(name.as_str()).copied();
         value

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 /// Name and version of the JSON's schema.
-pub const SCHEMA: &str = "onnxq-eval/1";
+pub const SCHEMA: &str = "onnxq.eval/1";
 
 /// One evaluation.
 #[derive(Clone, Debug, Serialize)]

@@ -3,9 +3,7 @@
 use super::{
     Tokens,
     metrics::{Row, divergence},
-    report::{
-        Bin, Difference, Distribution, Divergence, Estimate, Perplexity, TokenPlace,
-    },
+    report::{Bin, Difference, Distribution, Divergence, Estimate, Perplexity, TokenPlace},
     tokens::Window,
 };
 
@@ -38,8 +36,7 @@ impl Compared {
             kld: divergence(base, base_logits, row, logits),
             same_top1: base.top1() == row.top1(),
             top: shared as f64 / of as f64,
-            reference: reference
-                .map(|(token, base)| (base, row.log_prob(logits[token as usize]))),
+            reference: reference.map(|(token, base)| (base, row.log_prob(logits[token as usize]))),
         }
     }
 
@@ -101,9 +98,7 @@ pub(crate) fn summarize(
             .map(|(c, base, other)| (c, of(base, other)))
             .collect();
         let numbers: Vec<f64> = all.iter().map(|(_, d)| *d).collect();
-        let worst = all
-            .iter()
-            .max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
+        let worst = all.iter().max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
         Difference {
             mean: mean(&numbers),
             rms: mean_of(&numbers, |d| d * d).sqrt(),
@@ -247,10 +242,23 @@ mod tests {
         let (base, model) = (Row::of(&same).unwrap(), Row::of(&other).unwrap());
         let ids = [0, 1, 0];
         let compared = [
-            Compared::new((0, 0), Some((1, 0.5f64.ln())), (&base, &same), (&base, &same)),
-            Compared::new((0, 1), Some((0, 0.5f64.ln())), (&base, &same), (&model, &other)),
+            Compared::new(
+                (0, 0),
+                Some((1, 0.5f64.ln())),
+                (&base, &same),
+                (&base, &same),
+            ),
+            Compared::new(
+                (0, 1),
+                Some((0, 0.5f64.ln())),
+                (&base, &same),
+                (&model, &other),
+            ),
         ];
-        let windows = [Window { ids: &ids, first: 0 }];
+        let windows = [Window {
+            ids: &ids,
+            first: 0,
+        }];
         let tokens = Tokens::from_ids(ids.to_vec());
         let d = summarize(&compared, &windows, &tokens).unwrap();
         let kld = 0.5 * (0.5f64 / 0.75).ln() + 0.5 * (0.5f64 / 0.25).ln();
@@ -261,7 +269,11 @@ mod tests {
         assert_eq!((d.worst.position, d.worst.token), (1, Some(0)));
         assert_relative_eq!(d.log_prob.max, 1.5f64.ln(), max_relative = 1e-6);
         assert_relative_eq!(d.probability.mean.value, 0.125, max_relative = 1e-6);
-        assert_relative_eq!(d.probability.rms, (0.0625f64 / 2.0).sqrt(), max_relative = 1e-6);
+        assert_relative_eq!(
+            d.probability.rms,
+            (0.0625f64 / 2.0).sqrt(),
+            max_relative = 1e-6
+        );
         // ln ratio = mean of (0, ln 1/2 - ln 3/4)
         let ratio = perplexity_ratio(&compared).unwrap();
         assert_relative_eq!(ratio.value, 1.5f64.powf(-0.5), max_relative = 1e-6);

@@ -68,7 +68,13 @@ pub(crate) fn evaluate(
             if let Some(reference) = &reference {
                 let at = |e: Error| e.at(format!("`{}`, item {item}", runner.subject.name));
                 let logits = runner.logits();
-                add(&mut runner.differences, reference, &outputs, logits.as_deref()).map_err(at)?;
+                add(
+                    &mut runner.differences,
+                    reference,
+                    &outputs,
+                    logits.as_deref(),
+                )
+                .map_err(at)?;
             }
         }
     }
@@ -104,7 +110,9 @@ impl<'a> Feeds<'a> {
         };
         let feeds = Feeds { items, texts };
         match feeds.len() {
-            0 => Err(Error::input("there is nothing to feed, expected at least one text")),
+            0 => Err(Error::input(
+                "there is nothing to feed, expected at least one text",
+            )),
             _ => Ok(feeds),
         }
     }
@@ -128,7 +136,9 @@ impl<'a> Feeds<'a> {
         };
         let given = given_to(signature, given)?;
         let all = with_given(&feeds, &given).into_iter();
-        Ok(all.map(|(name, array)| (name.to_owned(), array.clone())).collect())
+        Ok(all
+            .map(|(name, array)| (name.to_owned(), array.clone()))
+            .collect())
     }
 
     fn info(&self) -> InputInfo {
@@ -169,9 +179,10 @@ fn rest_of(signature: &Signature, given: &[Named]) -> Result<Vec<Named>> {
         }
         let array = match input.role {
             InputRole::Past { axis } => empty_past(input, axis, 1)?,
-            InputRole::UseCacheBranch => {
-                Array::new(vec![1; input.dims.as_ref().map_or(1, Vec::len)], vec![false])
-            }
+            InputRole::UseCacheBranch => Array::new(
+                vec![1; input.dims.as_ref().map_or(1, Vec::len)],
+                vec![false],
+            ),
             _ => {
                 let names: Vec<_> = given.iter().map(|(n, _)| n.as_str()).collect();
                 return Err(Error::input(format!(
@@ -271,14 +282,21 @@ impl<'a> Runner<'a> {
     }
 
     fn logits(&self) -> Option<String> {
-        self.signature.output(OutputRole::Logits).map(|o| o.name.clone())
+        self.signature
+            .output(OutputRole::Logits)
+            .map(|o| o.name.clone())
     }
 
     fn outputs(&mut self, feeds: &Feeds<'_>, item: usize) -> Result<Vec<Named>> {
         let at = |e: Error| e.at(format!("`{}`, item {item}", self.subject.name));
         let inputs = feeds.item(item, &self.signature).map_err(at)?;
         let inputs: Vec<_> = inputs.iter().map(|(n, a)| (n.as_str(), a)).collect();
-        let names: Vec<_> = self.signature.outputs.iter().map(|o| o.name.as_str()).collect();
+        let names: Vec<_> = self
+            .signature
+            .outputs
+            .iter()
+            .map(|o| o.name.as_str())
+            .collect();
         let named = |arrays: Vec<Array>| -> Vec<Named> {
             names.iter().map(|n| n.to_string()).zip(arrays).collect()
         };
@@ -354,7 +372,10 @@ fn add(
             ))));
         }
         let numbers = |a: &Array| {
-            let truth = || a.as_slice::<bool>().map(|v| v.iter().map(|&b| f32::from(b)).collect());
+            let truth = || {
+                a.as_slice::<bool>()
+                    .map(|v| v.iter().map(|&b| f32::from(b)).collect())
+            };
             a.to_f32().or_else(truth).unwrap_or_default()
         };
         let (a, b) = (numbers(reference), numbers(array));
@@ -373,8 +394,14 @@ impl Sums {
         self.elements += base.len();
         for (i, (&b, &o)) in base.iter().zip(other).enumerate() {
             if b.is_nan() || o.is_nan() {
-                let whose = if b.is_nan() { "the baseline" } else { "the model" };
-                return Err(Error::input(format!("element {i} of {whose} is not a number")));
+                let whose = if b.is_nan() {
+                    "the baseline"
+                } else {
+                    "the model"
+                };
+                return Err(Error::input(format!(
+                    "element {i} of {whose} is not a number"
+                )));
             }
             let (b, o) = (f64::from(b), f64::from(o));
             // Masks have infinities in both.
@@ -434,7 +461,10 @@ mod tests {
     use super::*;
 
     fn named(name: &str, dims: &[usize], elements: &[f32]) -> Vec<Named> {
-        vec![(name.to_owned(), Array::new(dims.to_vec(), elements.to_vec()))]
+        vec![(
+            name.to_owned(),
+            Array::new(dims.to_vec(), elements.to_vec()),
+        )]
     }
 
     #[test]
@@ -468,6 +498,10 @@ mod tests {
         let e = add(&mut sums, &base, &nan, None).unwrap_err().chain();
         assert_eq!(e, "output `y`: element 1 of the model is not a number");
         let e = add(&mut sums, &base, &named("y", &[1, 2], &[1.0, 2.0]), None);
-        assert!(e.unwrap_err().chain().contains("[1, 2], the baseline's [2]"));
+        assert!(
+            e.unwrap_err()
+                .chain()
+                .contains("[1, 2], the baseline's [2]")
+        );
     }
 }

@@ -222,9 +222,8 @@ pub(crate) fn sha256(windows: &[Window<'_>]) -> String {
 fn read_text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path)
         .map_err(|e| Error::io(format!("cannot read `{}`", path.display()), e))?;
-    String::from_utf8(bytes).map_err(|e| {
-        Error::input(format!("`{}`: expected UTF-8", path.display())).with_source(e)
-    })
+    String::from_utf8(bytes)
+        .map_err(|e| Error::input(format!("`{}`: expected UTF-8", path.display())).with_source(e))
 }
 
 fn open_tokenizer(path: &Path) -> Result<Arc<Tokenizer>> {

@@ -1,0 +1,148 @@
+//! `quantize --check`: the output is evaluated before it gets its name.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use onnxq::{
+    Error, Result,
+    engine::{Engine, Signature},
+    eval::{self, Baseline, Evaluation, LanguageOptions, OpenSubject, Tokens},
+};
+
+use super::{
+    Cx,
+    context::at_file,
+    engine_args::EngineArgs,
+    half::Half,
+    text_args::{LimitArgs, TextArgs},
+};
+
+/// Options of the check.
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    /// Evaluate the output on this text against the input in half precision, before it gets its
+    /// name; with a limit missed there is no output, and the status is 1
+    /// [example: --check test.txt --max-mean-kld 0.1]
+    #[arg(long, value_name = "TEXT", conflicts_with = "dry_run")]
+    check: Option<PathBuf>,
+    /// Keep an output that missed a limit [example: --keep]
+    #[arg(long, requires = "check")]
+    keep: bool,
+    #[command(flatten)]
+    how: TextArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// A check that is ready: what can be refused has been.
+pub(crate) struct Check<'a> {
+    args: &'a CheckArgs,
+    options: LanguageOptions,
+    engine: Box<dyn Engine>,
+    half: Half,
+    tokens: Tokens,
+}
+
+impl CheckArgs {
+    /// The check of what becomes of `model`, if one is asked for.
+    pub(crate) fn prepare(&self, model: &Path, cx: &Cx) -> Result<Option<Check<'_>>> {
+        let limits = self.limits.limits();
+        let Some(text) = &self.check else {
+            return match limits.is_empty() {
+                true => Ok(None),
+                false => Err(Error::input(
+                    "limits are on what --check finds: expected --check TEXT",
+                )),
+            };
+        };
+        limits.check()?;
+        let source = OpenSubject::open(model)?;
+        if !Signature::of(source.model()).is_causal_lm() {
+            return Err(at_file(model)(Error::input(
+                "--check: it is no causal language model; compare its outputs with onnxq eval \
+                 --inputs or --random",
+            )));
+        }
+        Ok(Some(Check {
+            args: self,
+            options: LanguageOptions {
+                windows: self.how.windows(),
+                load: self.engine.load_options(cx),
+                cancel: Some(cx.cancelled()),
+                ..LanguageOptions::default()
+            },
+            engine: self.engine.engine(cx)?,
+            half: Half::of(&source)?,
+            tokens: self.how.text(text, model)?,
+        }))
+    }
+}
+
+impl Check<'_> {
+    /// Evaluates the model at `path`.
+    pub(crate) fn evaluate(&self, path: &Path) -> Result<Evaluation> {
+        let output = OpenSubject::open(path)?;
+        eval::language_models(
+            &*self.engine,
+            Some(&Baseline::Model(self.half.subject())),
+            &[output.subject()],
+            &self.tokens,
+            &self.options,
+            &self.args.limits.limits(),
+        )
+    }
+
+    pub(crate) fn keeps(&self) -> bool {
+        self.args.keep
+    }
+}
+
+/// A folder beside the output, on the same file system, where it waits for its name. Dropped, it
+/// is removed with all that is in it.
+pub(crate) struct Staging {
+    folder: PathBuf,
+    target: PathBuf,
+}
+
+impl Staging {
+    pub(crate) fn new(target: &Path) -> Result<Staging> {
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let folder = target.with_file_name(format!(".{name}.check-{}", std::process::id()));
+        fs::create_dir(&folder)
+            .map_err(|e| Error::io(format!("cannot write `{}`", target.display()), e))?;
+        Ok(Staging {
+            folder,
+            target: target.to_path_buf(),
+        })
+    }
+
+    /// Where the model is written: under its own name, which its side file's is made from.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder
+            .join(self.target.file_name().unwrap_or_default())
+    }
+
+    /// Gives `files` their place, the model, which is the first, last.
+    pub(crate) fn publish(self, files: &[(PathBuf, u64)]) -> Result<()> {
+        for (file, _) in files.iter().rev() {
+            let target = self
+                .target
+                .with_file_name(file.file_name().unwrap_or_default());
+            fs::rename(file, &target)
+                .map_err(|e| Error::io(format!("cannot write `{}`", target.display()), e))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // What is left of a run that failed; nobody can be told any more.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
