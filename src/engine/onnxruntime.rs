@@ -97,12 +97,11 @@ pub(super) fn probe(path: &Path) -> Result<String> {
     if path.is_dir() {
         return Err(Error::input(at(
             "holds no library of ONNX Runtime that can be loaded; Python's packages have one from \
-             1.20 on",
+             1.19 on",
         )));
     }
-    let none = |e: libloading::Error| {
-        Error::input(at("is no library of ONNX Runtime")).with_source(e)
-    };
+    let none =
+        |e: libloading::Error| Error::input(at("is no library of ONNX Runtime")).with_source(e);
     // SAFETY: a library runs code of its own when it is loaded; the user, or the package that
     // it is in, named this one as ONNX Runtime, whose initializers have no requirements.
     let library = unsafe { libloading::Library::new(path) }.map_err(none)?;

@@ -187,7 +187,7 @@ def python_with(folder: Path, library: Path | None) -> Path:
 def test_what_nobody_named_is_passed_over_with_a_warning(onnxq, tmp_path_factory, kind):
     folder = tmp_path_factory.mktemp("python")
     path = python_with(folder, stub(folder, "1.16.3") if kind == "old" else None)
-    said = "1.16.3" if kind == "old" else "from 1.20 on"
+    said = "1.16.3" if kind == "old" else "from 1.19 on"
     env = environment(path)
     found = engines(onnxq, env=env)
     assert [(e["engine"], e["taken"]) for e in found] == [("onnxruntime", False), ("rten", True)]
