@@ -2,7 +2,7 @@
 //!
 //! On Linux the file has no name while it is written (`O_TMPFILE`), so nothing is left
 //! behind even when the process is killed; elsewhere it is a temporary sibling that is
-//! removed when the run fails. [`Output::publish`] renames it over the target.
+//! removed when the run fails. The last step is a rename over the target.
 
 use std::{
     fs::{self, File},

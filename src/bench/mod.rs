@@ -184,9 +184,16 @@ pub fn run(
         .iter()
         .map(|s| Runner::new(engine, s, options))
         .collect::<Result<Vec<_>>>()?;
+    let made_up = matches!(source, Source::Seed(_));
     for round in 0..options.warmup + options.runs {
         for runner in &mut runners {
-            runner.round(round >= options.warmup)?;
+            let done = runner.round(round >= options.warmup);
+            done.map_err(|e| match made_up {
+                true => {
+                    e.at("inputs are made up, other extents (--dim) or real ones (--inputs) may do")
+                }
+                false => e,
+            })?;
         }
     }
     let mut models: Vec<ModelReport> = runners.iter().map(Runner::report).collect();

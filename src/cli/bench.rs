@@ -319,8 +319,8 @@ fn text(report: &Report) -> String {
 
 fn latencies(models: &[ModelReport]) -> String {
     let titles = [
-        "model", "size", "load", "mean ms", "sd", "min", "p50", "p95", "p99", "items/s", "memory",
-        "ratio", "95%",
+        "model", "size", "load ms", "mean ms", "sd", "min", "p50", "p95", "p99", "items/s",
+        "memory", "ratio", "95%",
     ];
     let rows = models.iter().map(|m| {
         let t = &m.latency;

@@ -1,33 +1,4 @@
 //! Inputs for a model, made from nothing but its signature.
-//!
-//! # Extents
-//!
-//! An axis without fixed extent gets what the caller says, by its name (`past`) or by its place
-//! (`x.2`: axis 2 of input `x`). Equal names get equal extents, and a name such as `past +
-//! sequence` is computed from its parts. Where the caller says nothing:
-//!
-//! | axis | extent |
-//! |---|---|
-//! | batch | 1 |
-//! | tokens, and anything else with a name | [`SEQUENCE`] |
-//! | past tokens | 0 |
-//! | of the attention mask | past + tokens |
-//! | samples of sound: the second axis of `float[batch, n]` | 16000, a second of speech |
-//! | height and width of an image: the last two of four | 224; its channels 3 |
-//!
-//! # Elements
-//!
-//! | input | elements |
-//! |---|---|
-//! | attention mask, anything called a mask | 1 |
-//! | positions | past, past + 1, ... |
-//! | token types, `use_cache_branch`, truth values | 0 |
-//! | integers that select rows of a table, tokens above all | any row |
-//! | lengths | the longest axis of the other inputs |
-//! | settings (a number or a short list of fixed length), other integers | 1 |
-//! | everything else | close to standard normal: [`Random::normal`] |
-//!
-//! The numbers depend on the seed and the name of the input alone.
 
 use std::collections::BTreeMap;
 
@@ -46,6 +17,35 @@ pub const SEQUENCE: i64 = 16;
 const LIMIT: usize = 1 << 29;
 
 /// Inputs for `model`: every one that has no default, in order.
+///
+/// # Extents
+///
+/// An axis without fixed extent gets what the caller says, by its name (`past`) or by its place
+/// (`x.2`: axis 2 of input `x`). Equal names get equal extents, and a name such as `past +
+/// sequence` is computed from its parts. Where the caller says nothing:
+///
+/// | axis | extent |
+/// |---|---|
+/// | batch | 1 |
+/// | tokens, and anything else with a name | [`SEQUENCE`] |
+/// | past tokens | 0 |
+/// | of the attention mask | past + tokens |
+/// | samples of sound: the second axis of `float[batch, n]` | 16000, a second of speech |
+/// | height and width of an image: the last two of four | 224; its channels 3 |
+///
+/// # Elements
+///
+/// | input | elements |
+/// |---|---|
+/// | attention mask, anything called a mask | 1 |
+/// | positions | past, past + 1, ... |
+/// | token types, `use_cache_branch`, truth values | 0 |
+/// | integers that select rows of a table, tokens above all | any row |
+/// | lengths | the longest axis of the other inputs |
+/// | settings (a number or a short list of fixed length), other integers | 1 |
+/// | everything else | close to standard normal: [`Random::normal`] |
+///
+/// The numbers depend on the seed and the name of the input alone.
 ///
 /// # Errors
 /// `dims` names an axis that the model does not have, or gives it an impossible extent; the
