@@ -98,7 +98,10 @@ fn status_of(model: &ModelResult) -> Markup {
     let missed = model.limits.iter().filter(|l| !l.held).count();
     html! {
         @if all > 0 {
-            (badge(missed == 0, &words::verdict((all, missed))))
+            @match missed {
+                0 => (badge(true, &format!("{all} held"))),
+                n => (badge(false, &format!("{n} of {all} missed"))),
+            }
         }
     }
 }
