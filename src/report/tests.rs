@@ -1,5 +1,7 @@
 //! What a reader and a parser find in the reports.
 
+use std::slice::from_ref;
+
 use scraper::{Html, Selector};
 use serde_json::Value;
 
@@ -12,8 +14,8 @@ fn pages() -> Vec<(&'static str, String)> {
     let (alone, degenerate) = (fixture::alone(), fixture::degenerate());
     let title = fixture::HOSTILE;
     vec![
-        ("lm", html(title, &[lm.clone()], Some(&fixture::bench()))),
-        ("tensors", html(title, &[tensors.clone()], None)),
+        ("lm", html(title, from_ref(&lm), Some(&fixture::bench()))),
+        ("tensors", html(title, from_ref(&tensors), None)),
         ("both", html(title, &[lm, tensors], None)),
         ("alone", html(title, &[alone], None)),
         ("degenerate", html(title, &[degenerate], None)),
