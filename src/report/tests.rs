@@ -122,7 +122,7 @@ fn the_page_has_the_numbers_beside_their_noise() {
     assert!(limits[0].contains("token 1234 ' <the>'"));
     assert!(found(&parsed, ".verdict")[0].contains("2 of 5 limits missed"));
     for sha in ["a3", "5f"] {
-        assert!(found(&parsed, ".sha").contains(&sha.repeat(32)));
+        assert!(found(&parsed, ".sha").contains(&format!("SHA-256 {}", sha.repeat(32))));
     }
 }
 

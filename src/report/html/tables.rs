@@ -283,7 +283,7 @@ pub(super) fn origin(evaluation: &Evaluation) -> Markup {
             dt { "Input" }
             dd {
                 bdi { (plain(&input.source)) } ", " (words::input(input))
-                @if !input.sha256.is_empty() { code.sha { (plain(&input.sha256)) } }
+                @if !input.sha256.is_empty() { code.sha { "SHA-256 " (plain(&input.sha256)) } }
             }
             @if let Some(noise) = noise {
                 dt { "Noise" }
@@ -298,7 +298,7 @@ pub(super) fn origin(evaluation: &Evaluation) -> Markup {
                 dd {
                     @if let Some(path) = &model.path { bdi { (plain(path)) } ", " }
                     (bytes(model.bytes))
-                    @if let Some(sha) = &model.sha256 { code.sha { (plain(sha)) } }
+                    @if let Some(sha) = &model.sha256 { code.sha { "SHA-256 " (plain(sha)) } }
                 }
             }
         }
