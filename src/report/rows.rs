@@ -89,10 +89,10 @@ pub(super) fn rows(evaluation: &Evaluation) -> Vec<Row> {
         }
     };
     row(Group::Cost, "size", "all its files", true, &|m| {
-        Some(Cell::plain(bytes(m.bytes)))
+        (m.bytes > 0).then(|| Cell::plain(bytes(m.bytes)))
     });
     let share = |m: &ModelResult| {
-        let base = original.filter(|b| !std::ptr::eq(*b, m) && b.bytes > 0)?;
+        let base = original.filter(|b| !std::ptr::eq(*b, m) && b.bytes > 0 && m.bytes > 0)?;
         Some(Cell::plain(percent(m.bytes as f64 / base.bytes as f64)))
     };
     row(

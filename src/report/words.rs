@@ -101,6 +101,8 @@ pub(super) fn verdict((all, missed): (usize, usize)) -> String {
     match (all, missed) {
         (0, _) => "no limits set".into(),
         (1, 0) => "the limit held".into(),
+        (1, 1) => "the limit was missed".into(),
+        (2, 0) => "both limits held".into(),
         (all, 0) => format!("all {all} limits held"),
         (all, missed) => format!("{missed} of {} missed", count(all, "limit")),
     }

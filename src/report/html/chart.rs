@@ -79,8 +79,8 @@ impl Chart {
                 div.strips {
                     @for row in &self.rows { (self.strip(row)) }
                     div.name {}
-                    div.plot.axis { (labels(&self.axis)) }
                     div.value.unit { (self.unit) }
+                    div.plot.axis { (labels(&self.axis)) }
                 }
                 (keys(&self.keys))
             }
@@ -94,6 +94,10 @@ impl Chart {
                 bdi { (breakable(&name)) }
                 @if !row.detail.is_empty() { small { (plain(&row.detail)) } }
             }
+            div.value {
+                (row.value)
+                @if !row.value_detail.is_empty() { small { (row.value_detail) } }
+            }
             div.plot {
                 svg.(colour(row.colour)) role="img" {
                     title { (name) ": " (row.value) " " (row.value_detail) }
@@ -103,10 +107,6 @@ impl Chart {
                     @if let Some((from, to)) = row.noise { (self.band(from, to)) }
                     (row.marks)
                 }
-            }
-            div.value {
-                (row.value)
-                @if !row.value_detail.is_empty() { small { (row.value_detail) } }
             }
         }
     }

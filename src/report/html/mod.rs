@@ -42,7 +42,7 @@ pub fn html(title: &str, evaluations: &[Evaluation], bench: Option<&Bench>) -> S
                 main {
                     @for evaluation in evaluations { (section(evaluation)) }
                     @if let Some(bench) = bench.filter(|b| !b.models.is_empty()) {
-                        (speed(bench))
+                        (speed(bench, evaluations))
                     }
                 }
             }
@@ -94,12 +94,12 @@ fn figures(evaluation: &Evaluation) -> Markup {
     html! { @for figure in all.into_iter().flatten() { (figure) } }
 }
 
-fn speed(bench: &Bench) -> Markup {
+fn speed(bench: &Bench, evaluations: &[Evaluation]) -> Markup {
     html! {
         section {
             h2 { "Speed" }
             p.lead { (plain(&bench.engine)) ": " (plain(&bench.input)) }
-            @if let Some(chart) = plots::latency(bench) { (chart) }
+            @if let Some(chart) = plots::latency(bench, evaluations) { (chart) }
             div.scroll tabindex="0" role="region" aria-label="Percentiles" {
                 (plots::latencies(bench))
             }

@@ -321,8 +321,14 @@ fn outputs(evaluation: &Evaluation) -> impl Iterator<Item = Output<'_>> + Clone 
     coloured(evaluation).flat_map(|(i, m)| m.outputs.iter().map(move |o| (i, m, o)))
 }
 
+/// The colour of the model of that name where it was evaluated, too.
+fn colour_of(name: &str, evaluations: &[Evaluation]) -> Option<usize> {
+    let mut all = evaluations.iter().flat_map(coloured);
+    all.find(|(_, m)| m.name == name).map(|(colour, _)| colour)
+}
+
 /// How long runs took.
-pub(super) fn latency(bench: &Bench) -> Option<Markup> {
+pub(super) fn latency(bench: &Bench, evaluations: &[Evaluation]) -> Option<Markup> {
     let ends = |l: &Latency| [l.mean_ms + l.sd_ms, l.p99_ms, 0.0];
     let axis = Axis::linear(bench.models.iter().flat_map(ends))?;
     let rows = bench.models.iter().enumerate().map(|(i, l)| {
@@ -346,7 +352,7 @@ pub(super) fn latency(bench: &Bench) -> Option<Markup> {
             detail: format!("{} runs", thousands(l.runs)),
             value: format!("{} ms", typeset(&estimate(mean))),
             value_detail: rate.unwrap_or_default(),
-            colour: i + 1,
+            colour: colour_of(&l.name, evaluations).unwrap_or(i + 1),
             noise: None,
             marks: middle(&marks),
         }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::name;
 use crate::{
-    eval::report::{Evaluation, LimitResult, ModelResult},
+    eval::report::{Evaluation, LimitResult, ModelResult, OutputDifference},
     inspect::bytes,
     report::{
         number::{percent, significant, thousands, typeset},
@@ -98,7 +98,10 @@ fn status_of(model: &ModelResult) -> Markup {
     let missed = model.limits.iter().filter(|l| !l.held).count();
     html! {
         @if all > 0 {
-            (badge(missed == 0, &words::verdict((all, missed))))
+            @match missed {
+                0 => (badge(true, &format!("{all} held"))),
+                n => (badge(false, &format!("{n} of {all} missed"))),
+            }
         }
     }
 }
@@ -119,7 +122,7 @@ fn cell(cell: Option<&Cell>) -> Markup {
             (typeset(&cell.text))
             @if let Some(noise) = &cell.noise {
                 @let relation = if cell.within { "within noise, " } else { "noise " };
-                small.noise { (relation) (typeset(noise)) }
+                small { (relation) (typeset(noise)) }
             }
         } @else {
             span.none aria-label="none" { "–" }
@@ -210,10 +213,18 @@ fn limit_row(model: &ModelResult, limit: &LimitResult, located: bool) -> Markup 
     }
 }
 
+/// What every output has a number for.
+const OUTPUT: [&str; 5] = [
+    "Elements",
+    "Max difference",
+    "Mean difference",
+    "SNR",
+    "Cosine",
+];
+
 /// The outputs of a model, as numbers.
 pub(super) fn outputs(model: &ModelResult) -> Markup {
     let agreement = model.outputs.iter().any(|o| o.agreement.is_some());
-    let noise = model.noise.as_ref().and_then(|n| n.max_difference);
     html! {
         @if !model.outputs.is_empty() {
             div.scroll tabindex="0" role="region" aria-label="Outputs" {
@@ -222,33 +233,37 @@ pub(super) fn outputs(model: &ModelResult) -> Markup {
                     thead {
                         tr {
                             th scope="col" { "Output" }
-                            @for head in ["Elements", "Max difference", "Mean difference", "SNR", "Cosine"] {
-                                th scope="col" { (head) }
-                            }
+                            @for head in OUTPUT { th scope="col" { (head) } }
                             @if agreement { th scope="col" { "Same label" } }
                         }
                     }
                     tbody {
-                        @for o in &model.outputs {
-                            tr {
-                                th scope="row" { bdi { (plain(&o.name)) } }
-                                td { (thousands(o.elements)) }
-                                td {
-                                    (typeset(&significant(o.max, 3)))
-                                    @if let Some(noise) = noise {
-                                        @let within = if o.max <= noise { "within noise, " } else { "noise " };
-                                        small.noise { (within) (typeset(&significant(noise, 2))) }
-                                    }
-                                }
-                                td { (typeset(&significant(o.mean, 3))) }
-                                td { (o.snr_db.map_or("equal".into(), |v| typeset(&format!("{v:.1} dB")))) }
-                                td { (o.cosine.map_or("–".into(), |v| typeset(&format!("{v:.7}")))) }
-                                @if agreement { td { (o.agreement.map_or("–".into(), percent)) } }
-                            }
-                        }
+                        @for o in &model.outputs { (output_row(model, o, agreement)) }
                     }
                 }
             }
+        }
+    }
+}
+
+fn output_row(model: &ModelResult, output: &OutputDifference, agreement: bool) -> Markup {
+    let none = || String::from("–");
+    let decibels = |v: f64| typeset(&format!("{v:.1} dB"));
+    html! {
+        tr {
+            th scope="row" { bdi { (plain(&output.name)) } }
+            td { (thousands(output.elements)) }
+            td {
+                (typeset(&significant(output.max, 3)))
+                @if let Some(noise) = model.noise.as_ref().and_then(|n| n.max_difference) {
+                    @let relation = if output.max <= noise { "within noise, " } else { "noise " };
+                    small { (relation) (typeset(&significant(noise, 2))) }
+                }
+            }
+            td { (typeset(&significant(output.mean, 3))) }
+            td { (output.snr_db.map_or("equal".into(), decibels)) }
+            td { (output.cosine.map_or_else(none, |v| typeset(&format!("{v:.7}")))) }
+            @if agreement { td { (output.agreement.map_or_else(none, percent)) } }
         }
     }
 }
@@ -261,11 +276,14 @@ pub(super) fn origin(evaluation: &Evaluation) -> Markup {
         h3 { "Where this comes from" }
         dl {
             dt { "Engine" }
-            dd { (plain(&engine.name)) " " (plain(&engine.version)) ", " (words::count(engine.threads, "thread")) }
+            dd {
+                (plain(&engine.name)) " " (plain(&engine.version)) ", "
+                (words::count(engine.threads, "thread"))
+            }
             dt { "Input" }
             dd {
                 bdi { (plain(&input.source)) } ", " (words::input(input))
-                @if !input.sha256.is_empty() { code.sha { (plain(&input.sha256)) } }
+                @if !input.sha256.is_empty() { code.sha { "SHA-256 " (plain(&input.sha256)) } }
             }
             @if let Some(noise) = noise {
                 dt { "Noise" }
@@ -280,7 +298,7 @@ pub(super) fn origin(evaluation: &Evaluation) -> Markup {
                 dd {
                     @if let Some(path) = &model.path { bdi { (plain(path)) } ", " }
                     (bytes(model.bytes))
-                    @if let Some(sha) = &model.sha256 { code.sha { (plain(sha)) } }
+                    @if let Some(sha) = &model.sha256 { code.sha { "SHA-256 " (plain(sha)) } }
                 }
             }
         }
