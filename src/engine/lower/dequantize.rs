@@ -249,9 +249,7 @@ fn read_group(data: &Data) -> Result<Vec<u64>> {
     let bytes = data.read_all()?;
     let groups = bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b));
     groups
-        .map(|g| {
-            u64::try_from(g).map_err(|_| Error::input(format!("`g_idx` has an element {g}")))
-        })
+        .map(|g| u64::try_from(g).map_err(|_| Error::input(format!("`g_idx` has an element {g}"))))
         .collect()
 }
 

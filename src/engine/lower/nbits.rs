@@ -147,7 +147,13 @@ pub(super) fn gather_block_quantized(low: &mut Lowering<'_>, node: NodeId) -> Re
     let axis = |name: &str, default: i64| {
         let axis = integer(model, node, name, Some(default))?;
         let axis = if axis < 0 { axis + rank } else { axis };
-        let why = || refused(model, node, format!("attribute `{name}` is no axis of `data`"));
+        let why = || {
+            refused(
+                model,
+                node,
+                format!("attribute `{name}` is no axis of `data`"),
+            )
+        };
         usize::try_from(axis)
             .ok()
             .filter(|&a| a < data.dims.len())

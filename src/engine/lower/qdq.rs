@@ -75,7 +75,13 @@ pub(super) fn dequantize_linear(low: &mut Lowering<'_>, node: NodeId) -> Result<
 fn axis(model: &Model, node: NodeId, rank: usize) -> Result<usize> {
     let axis = integer(model, node, "axis", Some(1))?;
     let axis = if axis < 0 { axis + rank as i64 } else { axis };
-    let why = || refused(model, node, format!("attribute `axis` is {axis}, rank {rank}"));
+    let why = || {
+        refused(
+            model,
+            node,
+            format!("attribute `axis` is {axis}, rank {rank}"),
+        )
+    };
     usize::try_from(axis)
         .ok()
         .filter(|&a| a < rank)

@@ -27,7 +27,13 @@ fn code_type(model: &Model, node: NodeId, zero: Option<ValueId>) -> Result<DataT
     };
     found
         .filter(|t| matches!(t, DataType::Uint8 | DataType::Int8))
-        .ok_or_else(|| refused(model, node, "the zero point of `y` is not known to have 8 bits"))
+        .ok_or_else(|| {
+            refused(
+                model,
+                node,
+                "the zero point of `y` is not known to have 8 bits",
+            )
+        })
 }
 
 /// `QLinearConv (x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias)`.
@@ -125,13 +131,7 @@ fn output_scale(at: &mut At<'_, '_>, a: ValueId, b: ValueId, y: ValueId) -> Valu
 }
 
 /// Replaces the node by the codes of `sum * scale`.
-fn finish(
-    mut at: At<'_, '_>,
-    sum: ValueId,
-    scale: ValueId,
-    zero: Option<ValueId>,
-    to: DataType,
-) {
+fn finish(mut at: At<'_, '_>, sum: ValueId, scale: ValueId, zero: Option<ValueId>, to: DataType) {
     let sum = at.cast(sum, DataType::Float);
     let steps = at.op("Mul", &[sum, scale]);
     let steps = at.op("Round", &[steps]);
@@ -140,13 +140,7 @@ fn finish(
 }
 
 /// Replaces the node by the codes of the float `y`.
-fn quantize(
-    mut at: At<'_, '_>,
-    y: ValueId,
-    scale: ValueId,
-    zero: Option<ValueId>,
-    to: DataType,
-) {
+fn quantize(mut at: At<'_, '_>, y: ValueId, scale: ValueId, zero: Option<ValueId>, to: DataType) {
     let scale = scalar(&mut at, scale);
     let zero = zero.map(|z| scalar(&mut at, z));
     let steps = divided(&mut at, y, scale);

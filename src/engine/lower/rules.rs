@@ -4,7 +4,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     at::At,
-    cast, conv, dequantize::{Dequantize, Key},
+    cast, conv,
+    dequantize::{Dequantize, Key},
     known::refused,
     matmul, misc, nbits, qdq, qlinear, softmax,
 };
@@ -39,8 +40,11 @@ fn rule(domain: &str, op_type: &str) -> Option<Rule> {
         ("com.microsoft", "QLinearConcat") => qlinear::concat,
         (
             "com.microsoft",
-            "QLinearAveragePool" | "QLinearGlobalAveragePool" | "QLinearLeakyRelu"
-            | "QLinearSigmoid" | "QLinearSoftmax",
+            "QLinearAveragePool"
+            | "QLinearGlobalAveragePool"
+            | "QLinearLeakyRelu"
+            | "QLinearSigmoid"
+            | "QLinearSoftmax",
         ) => qlinear::unary,
         ("com.microsoft", "DequantizeLinear") => qdq::dequantize_linear,
         ("com.microsoft", "QuantizeLinear") => qdq::quantize_linear,

@@ -1,10 +1,7 @@
 //! `Softmax` and `LogSoftmax` before opset 13.
 
 use super::{at::int, known::refused, rules::Lowering};
-use crate::{
-    error::Result,
-    ir::NodeId,
-};
+use crate::{error::Result, ir::NodeId};
 
 /// Before opset 13 they work on all axes from `axis` (1) on together; rten always takes the one
 /// axis, the last by default.
