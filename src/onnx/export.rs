@@ -160,7 +160,8 @@ pub(crate) struct InMemory {
 /// A constant cannot be read or computed, or the message alone would reach 2 GiB.
 #[cfg(feature = "eval")]
 pub(crate) fn to_memory(model: &Model) -> Result<InMemory> {
-    let path = Path::new("the model");
+    // Readers that look at the extension of a side file know this one.
+    let path = Path::new("model.onnx");
     let layout = Layout::of(model, path, ExternalData::Always)?;
     let side = layout.files.get(1).map(LayoutFile::to_vec).transpose()?;
     Ok(InMemory {

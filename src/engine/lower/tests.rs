@@ -21,9 +21,7 @@ fn lowered(body: &str) -> Vec<String> {
 
 fn operators(model: &Model) -> Vec<String> {
     let nodes = model.graphs[model.main].nodes.iter();
-    nodes
-        .map(|&n| model.nodes[n].op_type.to_string())
-        .collect()
+    nodes.map(|&n| model.nodes[n].op_type.to_string()).collect()
 }
 
 fn refusal(body: &str) -> String {
@@ -123,10 +121,7 @@ fn padding_of_codes_is_written_out() {
         )
     };
     assert_eq!(lowered(&body("0,0,0,0")), ["ConvInteger"]);
-    assert_eq!(
-        lowered(&body("1,0,1,0")),
-        ["Reshape", "Pad", "ConvInteger"]
-    );
+    assert_eq!(lowered(&body("1,0,1,0")), ["Reshape", "Pad", "ConvInteger"]);
 }
 
 #[test]
