@@ -1,6 +1,12 @@
 //! rten: pure Rust, part of onnxq.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+};
 
 use rten::{ModelOptions, RunOptions, ThreadPool, Value, ValueOrView, ValueView};
 use rten_tensor::Layout;
@@ -8,7 +14,7 @@ use rten_tensor::Layout;
 use super::{Array, Elements, Engine, LoadOptions, Program, Session, lower::lower};
 use crate::{
     error::{Error, Result},
-    ir::DataType,
+    ir::{DataType, Model},
     onnx,
 };
 
@@ -39,22 +45,51 @@ impl Engine for Rten {
 
     fn load(&self, program: Program<'_>, options: LoadOptions) -> Result<Box<dyn Session>> {
         let model = program.model;
-        let bytes = onnx::to_vec(&lower(model)?)?;
         let outputs = &model.graphs[model.main].outputs;
         let declared = outputs.iter().filter_map(|output| {
             let name = model.values[output.value].name.to_string();
             Some((name, output.info.ty.as_ref()?.as_tensor()?.elem?))
         });
-        let loaded = ModelOptions::with_all_ops()
-            .enable_optimization(options.optimize)
-            .load(bytes)
-            .map_err(|e| Error::unsupported("rten refuses the model").with_source(e))?;
+        let lowered = lower(model)?;
+        let loaded = guarded("load", || load(&lowered, program.file, options.optimize))??;
         Ok(Box::new(RtenRun {
             model: loaded,
             declared: declared.collect(),
             pool: Arc::new(ThreadPool::with_num_threads(options.threads)),
         }))
     }
+}
+
+/// rten's form of a lowered model. A model that did not change is read from its file.
+fn load(model: &Cow<'_, Model>, file: Option<&Path>, optimize: bool) -> Result<rten::Model> {
+    let mut options = ModelOptions::with_all_ops();
+    options.enable_optimization(optimize);
+    if let (Cow::Borrowed(_), Some(file)) = (model, file)
+        // What rten refuses to read from a file, such as a place without a length, may be
+        // read from memory.
+        && let Ok(loaded) = options.load_file(file)
+    {
+        return Ok(loaded);
+    }
+    // rten computes on the constants where they lie, so they are in memory once.
+    let memory = onnx::to_memory(model)?;
+    if let Some((name, bytes)) = memory.side {
+        options.external_data(&name, bytes);
+    }
+    options
+        .load(memory.model)
+        .map_err(|e| Error::unsupported("rten refuses the model").with_source(e))
+}
+
+/// What `call` gives; a panic inside of rten is an error.
+fn guarded<T>(what: &str, call: impl FnOnce() -> T) -> Result<T> {
+    // What the call leaves behind is dropped or never used again.
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        let text = text.unwrap_or_else(|| "no message".to_owned());
+        Error::unsupported(format!("rten failed to {what} the model: {text}"))
+    })
 }
 
 struct RtenRun {
@@ -78,9 +113,7 @@ impl Session for RtenRun {
         }
         let wanted: Vec<_> = outputs.iter().map(|n| node(n)).collect::<Result<_>>()?;
         let options = RunOptions::default().with_thread_pool(Some(self.pool.clone()));
-        let results = self
-            .model
-            .run(values, &wanted, Some(options))
+        let results = guarded("run", || self.model.run(values, &wanted, Some(options)))?
             .map_err(|e| Error::unsupported("rten cannot run the model").with_source(e))?;
         let named = outputs.iter().zip(results);
         named
@@ -154,6 +187,18 @@ fn from_value(value: Value, declared: Option<DataType>) -> Result<Array> {
             match declared {
                 Some(DataType::Int64) => Array::new(dims, v.into_iter().map(i64::from).collect()),
                 Some(DataType::Bool) => Array::new(dims, v.into_iter().map(|x| x != 0).collect()),
+                Some(DataType::Int16) => {
+                    Array::new(dims, v.into_iter().map(|x| x as i16).collect())
+                }
+                Some(DataType::Uint16) => {
+                    Array::new(dims, v.into_iter().map(|x| x as u16).collect())
+                }
+                Some(DataType::Uint32) => {
+                    Array::new(dims, v.into_iter().map(|x| x as u32).collect())
+                }
+                Some(DataType::Uint64) => {
+                    Array::new(dims, v.into_iter().map(|x| x as u64).collect())
+                }
                 _ => Array::new(dims, v),
             }
         }

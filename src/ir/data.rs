@@ -252,6 +252,11 @@ fn read_computed(recipe: &dyn Produce, output: usize, offset: u64, out: &mut [u8
         if range.start >= end {
             break;
         }
+        if recipe.outputs() == 1 && offset <= range.start && range.end <= end {
+            let place = (range.start - offset) as usize..(range.end - offset) as usize;
+            recipe.produce(tile, &mut [&mut out[place]])?;
+            continue;
+        }
         let mut buffers: Vec<Vec<u8>> = (0..recipe.outputs())
             .map(|o| {
                 let r = recipe.range(tile, o);

@@ -122,6 +122,14 @@ impl<'m> Edit<'m> {
         value
     }
 
+    /// Gives `node`, one that was inserted, one more output, named `name` or like it.
+    pub fn add_output(&mut self, node: NodeId, name: &str) -> ValueId {
+        let slot = self.model.nodes[node].outputs.len() as u32;
+        let value = self.value(name, Def::Node(node, slot));
+        self.model.nodes[node].outputs.push(Some(value));
+        value
+    }
+
     /// Inserts `node` at the beginning of its graph, with one new output whose name is
     /// `output` or like it.
     pub fn insert_first(&mut self, mut node: Node, output: &str) -> ValueId {

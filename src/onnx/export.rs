@@ -139,32 +139,33 @@ pub fn save(model: &Model, path: &Path, options: &SaveOptions<'_>) -> Result<Sav
 /// A constant cannot be read or computed, or the message would reach 2 GiB.
 pub fn to_vec(model: &Model) -> Result<Vec<u8>> {
     let layout = Layout::of(model, Path::new("the model"), ExternalData::Never)?;
-    let file = &layout.files[0];
-    let mut bytes = vec![0; file.len as usize];
-    let mut rest = bytes.as_mut_slice();
-    let mut places = Vec::new();
-    for (_, piece) in &file.pieces {
-        let len = match piece {
-            Piece::Bytes(b) => b.len(),
-            Piece::Data(d) => d.len() as usize,
-        };
-        let (place, after) = rest.split_at_mut(len);
-        places.push((piece, place));
-        rest = after;
-    }
-    // A recipe with several outputs is computed once for each: models that are run are small
-    // beside those that are written.
-    places
-        .into_par_iter()
-        .with_max_len(1)
-        .try_for_each(|(piece, place)| match piece {
-            Piece::Bytes(b) => {
-                place.copy_from_slice(b);
-                Ok(())
-            }
-            Piece::Data(d) => d.read_at(0, place),
-        })?;
-    Ok(bytes)
+    layout.files[0].to_vec()
+}
+
+/// A model in memory, as [`save`] would write it with its constants in a side file.
+#[cfg(feature = "eval")]
+pub(crate) struct InMemory {
+    /// The model file.
+    pub(crate) model: Vec<u8>,
+    /// The side file, if there are large constants, and how the model names it.
+    pub(crate) side: Option<(String, Vec<u8>)>,
+}
+
+/// `model` in memory: its large constants apart, those with the same origin once, each
+/// aligned for its type. The whole may have more than 2 GiB.
+///
+/// # Errors
+/// A constant cannot be read or computed, or the message alone would reach 2 GiB.
+#[cfg(feature = "eval")]
+pub(crate) fn to_memory(model: &Model) -> Result<InMemory> {
+    // Readers that look at the extension of a side file know this one.
+    let path = Path::new("model.onnx");
+    let layout = Layout::of(model, path, ExternalData::Always)?;
+    let side = layout.files.get(1).map(LayoutFile::to_vec).transpose()?;
+    Ok(InMemory {
+        model: layout.files[0].to_vec()?,
+        side: side.map(|bytes| (side_file_name(path), bytes)),
+    })
 }
 
 /// The sizes that [`save`] would write.
@@ -341,6 +342,37 @@ impl LayoutFile {
             pieces: pieces.collect(),
             len: rope.len,
         }
+    }
+}
+
+impl LayoutFile {
+    /// Its bytes.
+    fn to_vec(&self) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; self.len as usize];
+        let (mut rest, mut at) = (bytes.as_mut_slice(), 0);
+        let mut places = Vec::new();
+        for (offset, piece) in &self.pieces {
+            let len = match piece {
+                Piece::Bytes(b) => b.len(),
+                Piece::Data(d) => d.len() as usize,
+            };
+            let (place, after) = rest.split_at_mut((offset - at) as usize + len);
+            places.push((piece, &mut place[(offset - at) as usize..]));
+            (rest, at) = (after, offset + len as u64);
+        }
+        // A recipe with several outputs is computed once for each: models that are run are
+        // small beside those that are written.
+        places
+            .into_par_iter()
+            .with_max_len(1)
+            .try_for_each(|(piece, place)| match piece {
+                Piece::Bytes(b) => {
+                    place.copy_from_slice(b);
+                    Ok(())
+                }
+                Piece::Data(d) => d.read_at(0, place),
+            })?;
+        Ok(bytes)
     }
 }
 

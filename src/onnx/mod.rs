@@ -13,6 +13,8 @@ mod typed;
 mod types;
 mod unknown;
 
+#[cfg(feature = "eval")]
+pub(crate) use export::to_memory;
 pub use export::{
     ExternalData, MESSAGE_LIMIT, Progress, SaveOptions, Saved, estimate, fingerprint, save,
     side_file_name, to_vec,

@@ -2,7 +2,7 @@
 
 use crate::{
     error::Result,
-    ir::{AttributeValue, DataType, Elements, Model, Tensor, ValueId},
+    ir::{AttributeValue, Data, DataType, Elements, Model, Tensor, ValueId},
     quant,
 };
 
@@ -78,14 +78,25 @@ pub fn float_elements(tensor: &Tensor) -> Result<Option<Vec<f32>>> {
     let (Elements::Data(data), true) = (&tensor.elements, tensor.dtype.is_float()) else {
         return Ok(None);
     };
+    float_data(data, tensor.dtype).map(Some)
+}
+
+/// The elements of `data`, which are of the floating-point type `dtype`, as f32.
+///
+/// # Errors
+/// They cannot be read.
+///
+/// # Panics
+/// When `dtype` is no floating-point type that weights come in.
+pub(crate) fn float_data(data: &Data, dtype: DataType) -> Result<Vec<f32>> {
     let bytes = data.read_all()?;
-    let mut out = vec![0.0; (bytes.len() as u64 * 8 / tensor.dtype.bits()) as usize];
-    match tensor.dtype {
+    let mut out = vec![0.0; (bytes.len() as u64 * 8 / dtype.bits()) as usize];
+    match dtype {
         DataType::Float => quant::f32_from_le(&bytes, &mut out),
         DataType::Float16 => quant::f32_from_f16(&bytes, &mut out),
         DataType::Bfloat16 => quant::f32_from_bf16(&bytes, &mut out),
         DataType::Double => quant::f32_from_f64(&bytes, &mut out),
-        _ => unreachable!("is_float"),
+        other => panic!("{other} is no floating-point type of weights"),
     }
-    Ok(Some(out))
+    Ok(out)
 }

@@ -6,7 +6,11 @@ mod matrix;
 mod recipe;
 mod trace;
 
+#[cfg(feature = "eval")]
+pub(crate) use constant::float_data;
 pub use constant::{float_elements, int_elements, source_tensor};
 pub use matrix::{Layout, MatrixView};
 pub use recipe::{CODES, QuantizeBlocks, SCALES, ZERO_POINTS};
+#[cfg(feature = "eval")]
+pub(crate) use trace::target_dims;
 pub use trace::{Untraceable, Weight, rearranges, trace};

@@ -198,7 +198,7 @@ fn is_narrow(t: DataType) -> bool {
 
 /// The extents that `node`, a Reshape, Squeeze or Unsqueeze, gives to a tensor of extents
 /// `dims`; `None` when they are not constant or make no sense.
-fn target_dims(model: &Model, node: &Node, dims: &[u64]) -> Result<Option<Vec<u64>>> {
+pub(crate) fn target_dims(model: &Model, node: &Node, dims: &[u64]) -> Result<Option<Vec<u64>>> {
     let operand = match node.input(1) {
         Some(value) => match int_elements(model, value)? {
             Some(list) => Some(list),
