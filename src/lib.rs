@@ -36,6 +36,7 @@
 pub mod diff;
 pub mod digest;
 pub mod error;
+pub mod infer;
 pub mod inspect;
 pub mod ir;
 pub mod onnx;
