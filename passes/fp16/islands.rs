@@ -29,9 +29,10 @@ enum Made {
 
 /// Operators that compute with numbers, or rearrange them, without mixing in weights. The
 /// data of `Gather` must be such numbers: with a constant it is an embedding.
-const ARITHMETIC: [&str; 44] = [
+const ARITHMETIC: [&str; 45] = [
     "Abs",
     "Add",
+    "Cast",
     "Ceil",
     "Clip",
     "Concat",
@@ -114,8 +115,7 @@ fn whole_numbers(survey: &mut Survey<'_>) {
     }
     let mut seen = SideTable::<NodeId, bool>::new(false);
     while let Some(node) = work.pop() {
-        // A cast makes what its users want.
-        if !seen.insert(node) || survey.follows_users(node) {
+        if !seen.insert(node) {
             continue;
         }
         let n = &survey.model.nodes[node];
@@ -123,6 +123,10 @@ fn whole_numbers(survey: &mut Survey<'_>) {
             let operands = float_operands(survey, n).into_iter();
             let inside = operands.filter(|&(_, v)| made[v] > Made::Otherwise);
             work.extend(inside.filter_map(|(_, v)| survey.model.producer(v)));
+        }
+        // A cast makes what its users want.
+        if survey.follows_users(node) {
+            continue;
         }
         let message = "whole numbers, or angles made of them, stay exact";
         survey.leave(node, Reason::WholeNumbers, message, 0);

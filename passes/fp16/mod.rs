@@ -74,9 +74,11 @@ The main graph and the bodies in it. What stays float has Casts around it and a 
   rotary embeddings are exact; their sines become half;
 - squares that are averaged or summed, up to where the root is taken (`half-range`): the
   square of 256 is beyond half's range. The layer norms that exporters spell out are these;
-- nodes that read a weight with numbers beyond half's range, 65504 (`half-range`). In constants
-  of up to 4096 elements these become +-65504, which is what masks want (`clamped`); infinity
-  and NaN stay. Numbers below 6e-8 become zero, also constants such as 1e-12.
+- nodes that read a constant with numbers beyond half's range, 65504 (`half-range`). Where a
+  constant of up to 4096 elements has only such numbers of 1e8 and more, and is read as masks
+  are (Where, Add, Mul, ...), these stand for infinity and become +-65504 instead
+  (`clamped`). Infinity and NaN stay. Numbers below 6e-8 become zero, also constants such as
+  1e-12.
 
 double and bfloat16 are left as they are (`dtype`). A constant of up to 4096 elements that
 float and half nodes read exists in both types; a larger one is half, and cast to float.

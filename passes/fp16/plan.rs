@@ -9,7 +9,7 @@ use crate::{
 
 use super::{
     INFO, Io,
-    range::Beyond,
+    range::{Range, Ranges},
     survey::{Survey, Want},
 };
 
@@ -52,7 +52,7 @@ pub(super) struct Source {
 pub(super) struct Plan {
     io: Io,
     half: SideTable<NodeId, bool>,
-    /// Constants that are beyond half's range and not small.
+    /// Constants with numbers beyond half's range.
     wide: SideTable<ValueId, bool>,
     nodes: u64,
 }
@@ -70,14 +70,14 @@ impl Plan {
         survey: &Survey<'_>,
         io: Io,
         nodes: &[(NodeId, ())],
-        beyond: &Beyond,
+        ranges: &Ranges,
     ) -> Plan {
         let mut half = SideTable::new(false);
         nodes.iter().for_each(|&(n, ())| half[n] = true);
         let mut wide = SideTable::new(false);
         for &graph in &survey.graphs {
             for value in survey.model.values_of(graph) {
-                wide[value] = beyond[value] > 0 && !survey.is_small_constant(value);
+                wide[value] = ranges[value] == Range::Wide;
             }
         }
         Plan {
@@ -116,7 +116,11 @@ impl Plan {
         let fixed = self.fixed(survey, value);
         let is_constant = survey.is_constant(value);
         let mixed = !half.is_empty() && !float.is_empty();
-        let copied = is_constant && mixed && fixed.is_none() && survey.is_small_constant(value);
+        let copied = is_constant
+            && mixed
+            && fixed.is_none()
+            && survey.is_small_constant(value)
+            && !self.wide[value];
         let wanted = match half.is_empty() || copied || self.wide[value] {
             true => Precision::Float,
             false => Precision::Half,
@@ -227,18 +231,17 @@ impl Plan {
     }
 
     /// Remarks on constants that are clamped, at their first reader.
-    pub(super) fn clamped(&self, survey: &Survey<'_>, beyond: &Beyond, cx: &mut PassContext) {
+    pub(super) fn clamped(&self, survey: &Survey<'_>, ranges: &Ranges, cx: &mut PassContext) {
         for &graph in &survey.graphs {
             for value in survey.model.values_of(graph) {
-                if beyond[value] == 0 || self.wide[value] {
+                let Range::StandsIn(count) = ranges[value] else {
                     continue;
-                }
+                };
                 let wants = |u: &Use| self.want(survey, *u, value) == Want::Half;
                 let uses = survey.uses.of_value(value);
                 let node = survey.first_reader(value);
                 if let (true, Some(node)) = (uses.iter().any(wants), node) {
                     let name = &survey.model.values[value].name;
-                    let count = beyond[value];
                     let message =
                         format!("constant `{name}`: {count} numbers beyond 65504 became +-65504");
                     let bytes = source_tensor(survey.model, value).map_or(0, |t| t.byte_len());

@@ -12,8 +12,8 @@ use crate::{
 
 use super::INFO;
 
-/// Constants up to this many elements are masks, limits and coefficients, not weights: they
-/// are clamped where they leave half's range, and may exist in both types.
+/// Constants up to this many elements are masks, limits and coefficients, not weights: where
+/// they stand for infinity they are clamped, and they may exist in both types.
 pub(super) const SMALL: u64 = 4096;
 
 /// Operators that stay float because of what their numbers mean, whatever their schema says:
