@@ -3,6 +3,7 @@
 //! Adding a pass: its file, its entry in [`PASSES`], its folder under
 //! `testdata/filetests/`. Nothing else. A pass never uses another pass.
 
+mod fp16;
 mod nbits;
 mod share_weights;
 mod strip_attrs;
@@ -10,7 +11,12 @@ mod strip_attrs;
 use crate::pass::{PassInfo, PipelineInfo, Registry};
 
 /// All passes, in the order in which pipelines usually run them.
-pub static PASSES: &[&PassInfo] = &[&strip_attrs::INFO, &share_weights::INFO, &nbits::INFO];
+pub static PASSES: &[&PassInfo] = &[
+    &strip_attrs::INFO,
+    &share_weights::INFO,
+    &fp16::INFO,
+    &nbits::INFO,
+];
 
 /// All named pipelines.
 pub static PIPELINES: &[PipelineInfo] = &[PipelineInfo {

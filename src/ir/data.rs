@@ -126,6 +126,15 @@ pub trait Produce: Send + Sync + fmt::Debug {
     /// # Errors
     /// The source cannot be read, or holds what cannot be transformed.
     fn produce(&self, tile: u64, out: &mut [&mut [u8]]) -> Result<()>;
+
+    /// Fills `out` with the bytes of `output` from `offset` on. Computes the tiles that hold
+    /// them, unless a recipe knows better.
+    ///
+    /// # Errors
+    /// As [`Produce::produce`].
+    fn read_at(&self, output: usize, offset: u64, out: &mut [u8]) -> Result<()> {
+        read_tiles(self, output, offset, out)
+    }
 }
 
 /// The bytes of a constant: little-endian, row-major, as in `raw_data`.
@@ -185,7 +194,7 @@ impl Data {
                 file, offset: base, ..
             } => file.read_exact_at(base + offset, out)?,
             Data::Computed { recipe, output } => {
-                read_computed(recipe.as_ref(), *output, offset, out)?;
+                recipe.read_at(*output, offset, out)?;
             }
         }
         Ok(())
@@ -236,7 +245,12 @@ pub(crate) fn recipe_address(recipe: &Arc<dyn Produce>) -> usize {
     Arc::as_ptr(recipe) as *const () as usize
 }
 
-fn read_computed(recipe: &dyn Produce, output: usize, offset: u64, out: &mut [u8]) -> Result<()> {
+fn read_tiles<P: Produce + ?Sized>(
+    recipe: &P,
+    output: usize,
+    offset: u64,
+    out: &mut [u8],
+) -> Result<()> {
     let end = offset + out.len() as u64;
     // The first tile that reaches beyond `offset`.
     let (mut low, mut high) = (0, recipe.tiles());

@@ -17,6 +17,7 @@ pub struct Edit<'m> {
     model: &'m mut Model,
     names: HashSet<Str>,
     inserted: BTreeMap<NodeId, Vec<NodeId>>,
+    following: BTreeMap<NodeId, Vec<NodeId>>,
     leading: BTreeMap<GraphId, Vec<NodeId>>,
     erased: SideTable<NodeId, bool>,
     touched: BTreeSet<GraphId>,
@@ -35,6 +36,7 @@ impl<'m> Edit<'m> {
             model,
             names,
             inserted: BTreeMap::new(),
+            following: BTreeMap::new(),
             leading: BTreeMap::new(),
             erased: SideTable::new(false),
             touched: BTreeSet::new(),
@@ -130,6 +132,53 @@ impl<'m> Edit<'m> {
         value
     }
 
+    /// Inserts `node` as soon as `value` is there, in its graph, with one new output whose
+    /// name is `output` or like it: after the producer of `value`, else at the beginning.
+    pub fn insert_after(&mut self, value: ValueId, mut node: Node, output: &str) -> ValueId {
+        let Def::Node(producer, _) = self.model.values[value].def else {
+            node.graph = self.model.home(value);
+            return self.insert_first(node, output);
+        };
+        let graph = self.model.nodes[producer].graph;
+        let made = self.value(output, Def::Nothing(graph));
+        node.graph = graph;
+        node.outputs = vec![Some(made)];
+        self.follow(producer, node, made);
+        made
+    }
+
+    /// Puts `node` between the producer of `value` and its users: the producer makes a new
+    /// value, whose name is `before` or like it, and `node` makes `value` of that, its first
+    /// operand. Returns the new value.
+    ///
+    /// # Panics
+    /// When no node makes `value`.
+    pub fn interpose(&mut self, value: ValueId, mut node: Node, before: &str) -> ValueId {
+        let Def::Node(producer, slot) = self.model.values[value].def else {
+            panic!(
+                "`{}` is the result of a node",
+                self.model.values[value].name
+            );
+        };
+        let made = self.value(before, Def::Node(producer, slot));
+        self.model.nodes[producer].outputs[slot as usize] = Some(made);
+        node.graph = self.model.nodes[producer].graph;
+        node.inputs.insert(0, Some(made));
+        node.outputs = vec![Some(value)];
+        self.follow(producer, node, value);
+        made
+    }
+
+    fn follow(&mut self, producer: NodeId, mut node: Node, output: ValueId) {
+        if let Some(name) = &node.name {
+            node.name = Some(self.fresh_name(&name.clone()));
+        }
+        self.touched.insert(node.graph);
+        let id = self.model.nodes.push(node);
+        self.model.values[output].def = Def::Node(id, 0);
+        self.following.entry(producer).or_default().push(id);
+    }
+
     /// Inserts `node` at the beginning of its graph, with one new output whose name is
     /// `output` or like it.
     pub fn insert_first(&mut self, mut node: Node, output: &str) -> ValueId {
@@ -216,13 +265,16 @@ impl<'m> Edit<'m> {
         }
     }
 
-    /// Inserted nodes may themselves have been replaced or have insertions before them.
+    /// Inserted nodes may themselves have been replaced or have insertions around them.
     fn emit(&mut self, node: NodeId, out: &mut Vec<NodeId>) {
         for inserted in self.inserted.remove(&node).unwrap_or_default() {
             self.emit(inserted, out);
         }
         if !self.erased[node] {
             out.push(node);
+        }
+        for following in self.following.remove(&node).unwrap_or_default() {
+            self.emit(following, out);
         }
     }
 }

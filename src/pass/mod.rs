@@ -94,7 +94,7 @@ pub enum Reason {
     Rank,
     /// The rewrite depends on the rank of the other operand, which is not known.
     RankUnknown,
-    /// The element type has no quantized form.
+    /// The element type is none that the pass rewrites.
     Dtype,
     /// The user excluded the node.
     Excluded,
@@ -110,7 +110,7 @@ pub enum Reason {
     NonFinite,
     /// The weight has no elements.
     Empty,
-    /// The operator has no quantized form.
+    /// The operator has no form of the kind wanted.
     Operator,
     /// The weight was quantized, but something else still reads the original.
     KeptFloat,
@@ -123,6 +123,15 @@ pub enum Reason {
     Attribute,
     /// The model says of the other operand what does not fit the weight.
     Mismatch,
+    /// It calls a local function.
+    Function,
+    /// Its results are whole numbers, or angles made of them, and half precision has whole
+    /// numbers only up to 2048.
+    WholeNumbers,
+    /// It works with numbers beyond the range of half precision.
+    HalfRange,
+    /// Numbers beyond the range of half precision became its largest.
+    Clamped,
 }
 
 impl Reason {
@@ -146,6 +155,10 @@ impl Reason {
             Reason::Opset => "opset",
             Reason::Attribute => "attribute",
             Reason::Mismatch => "mismatch",
+            Reason::Function => "function",
+            Reason::WholeNumbers => "whole-numbers",
+            Reason::HalfRange => "half-range",
+            Reason::Clamped => "clamped",
         }
     }
 }

@@ -105,6 +105,57 @@ from_bytes!(
     f32_from_f64, f64_body, f64, 8, f64_to_f32
 );
 
+/// The least `f32` bits, sign apart, that become infinite as binary16: those of 65520, half
+/// way from its largest number, 65504, to the next power of two.
+const BEYOND_F16: u32 = 0x477f_f000;
+
+/// Little-endian binary32 of any alignment to little-endian binary16, to nearest even. What
+/// is finite and too large becomes the largest number, 65504, of its sign.
+///
+/// # Panics
+/// If `bytes` is not twice as long as `out`.
+pub fn f16_from_f32(bytes: &[u8], out: &mut [u8]) {
+    assert_eq!(
+        bytes.len(),
+        2 * out.len(),
+        "bytes for {} elements",
+        out.len() / 2
+    );
+    dispatch!(narrow_body(bytes: &[u8], out: &mut [u8]));
+}
+
+#[inline(always)]
+fn narrow_body(bytes: &[u8], out: &mut [u8]) {
+    let elements = bytes.as_chunks::<4>().0.iter();
+    for (b, h) in elements.zip(out.as_chunks_mut::<2>().0) {
+        let x = f32::from_le_bytes(*b);
+        // The largest number is the one before infinity.
+        let back = u16::from(is_beyond_f16(x.to_bits()));
+        *h = (f32_to_f16(x) - back).to_le_bytes();
+    }
+}
+
+#[inline(always)]
+fn is_beyond_f16(bits: u32) -> bool {
+    (BEYOND_F16..0x7f80_0000).contains(&(bits & 0x7fff_ffff))
+}
+
+/// How many of these little-endian binary32 elements are finite and become infinite as
+/// binary16.
+///
+/// # Panics
+/// If `bytes` is no whole number of elements.
+pub fn count_beyond_f16(bytes: &[u8]) -> usize {
+    assert_eq!(bytes.len() % 4, 0, "whole elements");
+    dispatch!(count_beyond_body(bytes: &[u8]) -> usize)
+}
+
+#[inline(always)]
+fn count_beyond_body(bytes: &[u8]) -> usize {
+    let beyond = |b: &[u8; 4]| usize::from(is_beyond_f16(u32::from_le_bytes(*b)));
+    bytes.as_chunks::<4>().0.iter().map(beyond).sum()
+}
+
 /// Index of the first NaN or infinity.
 pub fn first_nonfinite(x: &[f32]) -> Option<usize> {
     dispatch!(first_nonfinite_body(x: &[f32]) -> Option<usize>)
@@ -168,6 +219,33 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn narrowing_and_what_is_beyond() {
+        use half::f16;
+        for (x, expected, beyond) in [
+            (1.0f32, f16::ONE, 0),
+            (65504.0, f16::MAX, 0),
+            (65519.996, f16::MAX, 0),
+            (65520.0, f16::MAX, 1),
+            (-65520.0, f16::MIN, 1),
+            (f32::MIN, f16::MIN, 1),
+            (f32::INFINITY, f16::INFINITY, 0),
+            (f32::NEG_INFINITY, f16::NEG_INFINITY, 0),
+            (-0.0, f16::NEG_ZERO, 0),
+            (1e-12, f16::ZERO, 0),
+        ] {
+            let bytes = x.to_le_bytes();
+            let mut out = [0; 2];
+            f16_from_f32(&bytes, &mut out);
+            assert_eq!(u16::from_le_bytes(out), expected.to_bits(), "{x}");
+            assert_eq!(count_beyond_f16(&bytes), beyond, "{x}");
+        }
+        let mut out = [0; 2];
+        f16_from_f32(&f32::NAN.to_le_bytes(), &mut out);
+        assert!(f16::from_le_bytes(out).is_nan());
+        assert_eq!(count_beyond_f16(&f32::NAN.to_le_bytes()), 0);
     }
 
     #[test]

@@ -32,7 +32,10 @@ mod rtn_ref;
 mod scales;
 mod spec;
 
-pub use convert::{f32_from_bf16, f32_from_f16, f32_from_f64, f32_from_le, first_nonfinite};
+pub use convert::{
+    count_beyond_f16, f16_from_f32, f32_from_bf16, f32_from_f16, f32_from_f64, f32_from_le,
+    first_nonfinite,
+};
 pub use dequantize::{dequantize_rows, dequantize_rows_ref};
 pub use matrix::{Matrix, Source};
 pub use rtn::{Out, QuantizeError, quantize_columns, quantize_rows};

@@ -1,8 +1,9 @@
 //! Constants as passes see them: through the nodes that only rename, cast or rearrange
-//! them, and as the recipes that quantize them.
+//! them, and as the recipes that quantize them or make them narrower.
 
 mod constant;
 mod matrix;
+mod narrow;
 mod recipe;
 mod trace;
 
@@ -10,6 +11,7 @@ mod trace;
 pub(crate) use constant::float_data;
 pub use constant::{float_elements, int_elements, source_tensor};
 pub use matrix::{Layout, MatrixView};
+pub use narrow::{HalfRecipes, count_beyond_half};
 pub use recipe::{CODES, QuantizeBlocks, SCALES, ZERO_POINTS};
 #[cfg(feature = "eval")]
 pub(crate) use trace::target_dims;

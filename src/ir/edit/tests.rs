@@ -33,6 +33,36 @@ fn node_of(op: &str, input: ValueId, edit: &Edit<'_>) -> Node {
 }
 
 #[test]
+fn nodes_after_a_value_and_before_it() {
+    let mut model = model(
+        10,
+        "g (float[2] x) => (float[2] z) { y = Neg (x) [n] z = Abs (y) }",
+    );
+    let [x, y, z] = ["x", "y", "z"].map(|name| value(&model, name));
+    let last = producer(&model, "z");
+    let mut edit = Edit::new(&mut model);
+    let exp = node_of("Exp", y, &edit);
+    let exp = edit.insert_after(y, exp, "y");
+    let log = node_of("Log", x, &edit);
+    edit.insert_after(x, log, "l");
+    let mut cos = node_of("Cos", x, &edit);
+    cos.inputs.clear();
+    edit.interpose(z, cos, "before");
+    edit.model_mut().nodes[last].inputs = vec![Some(exp)];
+    edit.finish();
+    assert_prints(
+        &model,
+        "g (float[2] x) => (float[2] z) {
+           l = Log (x)
+           y = Neg (x)
+           y_1 = Exp (y)
+           [n] before = Abs (y_1)
+           z = Cos (before)
+        }",
+    );
+}
+
+#[test]
 fn insertions_keep_their_order_and_a_replacement_takes_over() {
     let mut model = model(
         10,

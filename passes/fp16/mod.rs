@@ -1,0 +1,162 @@
+//! `fp16`: half precision inside, the types at the border as asked.
+//!
+//! 1. `survey`: which values are float tensors, and what each operator takes.
+//! 2. `islands`, `range`: which nodes stay float although they could be half.
+//! 3. `plan`: which precision each value has, and which each use wants.
+//! 4. `commit`: the values change their type, and a `Cast` stands wherever the two differ.
+
+mod commit;
+mod islands;
+mod plan;
+mod range;
+mod survey;
+
+use globset::GlobSet;
+
+use crate::{
+    error::Result,
+    ir::Model,
+    pass::{
+        Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, Reason, plan_nodes,
+    },
+};
+
+use plan::Plan;
+use survey::Survey;
+
+/// The registry's entry.
+pub(super) static INFO: PassInfo = PassInfo {
+    name: "fp16",
+    summary: "compute in half precision: float becomes float16",
+    doc: DOC,
+    options: &[
+        OptionInfo {
+            name: "io",
+            kind: OptionKind::Choice(&["keep", "half", "cache"]),
+            default: "keep",
+            help: "inputs and outputs of the model: keep their types, all become float16, or only \
+                   those of a cache (names that begin with `past` or `present`)",
+        },
+        OptionInfo {
+            name: "exclude",
+            kind: OptionKind::List,
+            default: "",
+            help: "nodes whose name matches this glob stay float",
+        },
+        OptionInfo {
+            name: "exclude-op",
+            kind: OptionKind::List,
+            default: "",
+            help: "nodes whose operator matches this glob stay float",
+        },
+    ],
+    build: |options| Ok(Box::new(Fp16::new(options)?)),
+};
+
+const DOC: &str = "\
+Float tensors become float16 wherever the operators take it: weights, while the model is
+written, rounded to nearest even; results, by the types of the operands, `to` of a Cast and
+`dtype`. Values keep their names. Where precisions meet stands one Cast a value, whose
+result has a new name; the output of the model that is cast back keeps its own.
+
+## Scope
+
+The main graph and the bodies in it. What stays float has Casts around it and a remark:
+
+- operators that take no half by their schema at the model's opset (`operator`, `opset`):
+  those that are not known, those of sequences and optionals, QuantizeLinear and
+  DequantizeLinear, whose scales are exact; operands that are coordinates or scales of
+  Resize, Upsample and OneHot (no remark);
+- calls of local functions, and what is in them (`function`);
+- arithmetic on whole numbers whose exact result counts (`whole-numbers`): what begins with a
+  cast of integers, Range, Floor, Ceil or Round and ends in a cast to integers, a comparison,
+  Sin, Cos, Tan, or an operand that stays float. So positions, lengths and the angles of
+  rotary embeddings are exact; their sines become half;
+- squares that are averaged or summed, up to where the root is taken (`half-range`): the
+  square of 256 is beyond half's range. The layer norms that exporters spell out are these;
+- nodes that read a constant with numbers beyond half's range, 65504 (`half-range`). Where a
+  constant of up to 4096 elements has only such numbers of 1e8 and more, and is read as masks
+  are (Where, Add, Mul, ...), these stand for infinity and become +-65504 instead
+  (`clamped`). Infinity and NaN stay. Numbers below 6e-8 become zero, also constants such as
+  1e-12.
+
+double and bfloat16 are left as they are (`dtype`). A constant of up to 4096 elements that
+float and half nodes read exists in both types; a larger one is half, and cast to float.
+
+## Statistics
+
+`nodes`: nodes that compute in half precision now. `weights`: constants converted, `bytes`: their
+size before. `casts`: Casts added.
+
+## Example
+
+```text
+y = MatMul (x, W)                          float x, float[512,64] W, float y
+x_f16 = Cast <to = 10> (x)                 float x
+y_f16 = MatMul (x_f16, W)                  float16[512,64] W
+y = Cast <to = 1> (y_f16)                  float y
+```
+";
+
+/// Which inputs and outputs of the model become half.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Io {
+    Keep,
+    Half,
+    Cache,
+}
+
+impl Io {
+    /// Whether the input or output `name` becomes half.
+    fn is_half(self, name: &str) -> bool {
+        match self {
+            Io::Keep => false,
+            Io::Half => true,
+            Io::Cache => name.starts_with("past") || name.starts_with("present"),
+        }
+    }
+}
+
+/// The pass with its options.
+struct Fp16 {
+    io: Io,
+    exclude: GlobSet,
+    exclude_op: GlobSet,
+}
+
+impl Fp16 {
+    fn new(options: &Options) -> Result<Fp16> {
+        Ok(Fp16 {
+            io: match options.choice("io") {
+                "half" => Io::Half,
+                "cache" => Io::Cache,
+                _ => Io::Keep,
+            },
+            exclude: options.globs("exclude")?,
+            exclude_op: options.globs("exclude-op")?,
+        })
+    }
+}
+
+impl Pass for Fp16 {
+    fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
+        let mut survey = Survey::new(model);
+        for node in survey.nodes.clone() {
+            let n = &model.nodes[node];
+            if self.exclude.is_match(&*model.node_name(node))
+                || self.exclude_op.is_match(&*n.op_type)
+            {
+                survey.leave(node, Reason::Excluded, "excluded", 0);
+            }
+        }
+        islands::leave(&mut survey);
+        let ranges = range::read(&survey)?;
+        range::leave(&mut survey, &ranges);
+        let nodes = plan_nodes(model, INFO.name, cx, |node| survey.verdict(node))?;
+        let plan = Plan::new(&survey, self.io, &nodes, &ranges);
+        survey.other_types(cx);
+        plan.clamped(&survey, &ranges, cx);
+        let decided = plan.decide(&survey);
+        Ok(Changed::count(commit::commit(model, decided, cx)))
+    }
+}

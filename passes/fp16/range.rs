@@ -1,0 +1,195 @@
+//! Constants with numbers beyond half's range.
+
+use rayon::prelude::*;
+
+use crate::{
+    error::Result,
+    ir::{AttributeValue, Model, Node, SideTable, Tensor, Use, ValueId},
+    pass::Reason,
+    quant::count_beyond_f16,
+    weights::{count_beyond_half, float_elements, source_tensor},
+};
+
+use super::survey::{SMALL, Survey, Want};
+
+/// What half's range does to a constant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Range {
+    /// Nothing.
+    Fits,
+    /// So many elements beyond it stand for infinity, and become its largest numbers.
+    StandsIn(usize),
+    /// It has numbers beyond it: who reads it stays float.
+    Wide,
+}
+
+/// The range of each constant that was read.
+pub(super) type Ranges = SideTable<ValueId, Range>;
+
+/// From here on a number in a small constant stands for infinity: masks have 1e9, 1e30 or the
+/// largest float. Numbers below it and beyond 65504 are coefficients, limits, variances.
+const STANDS_IN: f32 = 1e8;
+
+/// Operators for which the largest number of half does in place of infinity, besides those
+/// that move numbers: how masks are made and applied.
+const MASKING: [&str; 9] = [
+    "Add",
+    "Clip",
+    "ConstantOfShape",
+    "Max",
+    "Min",
+    "Mul",
+    "Pad",
+    "Sub",
+    "Where",
+];
+
+/// Operators that only move numbers about: what they read of a weight beyond half's range
+/// they hand on.
+const MOVING: [&str; 11] = [
+    "Concat",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+];
+
+/// Reads the constants that something wants to be half.
+///
+/// # Errors
+/// One of them cannot be read.
+pub(super) fn read(survey: &Survey<'_>) -> Result<Ranges> {
+    let mut values = Vec::new();
+    for &graph in &survey.graphs {
+        let listed = survey.model.values_of(graph).into_iter();
+        values.extend(listed.filter(|&v| survey.is_float(v) && is_wanted(survey, v)));
+    }
+    let found: Vec<Range> = values
+        .par_iter()
+        .map(|&value| range(survey, value))
+        .collect::<Result<_>>()?;
+    let mut ranges = Ranges::new(Range::Fits);
+    for (value, range) in values.into_iter().zip(found) {
+        ranges[value] = range;
+    }
+    Ok(ranges)
+}
+
+fn range(survey: &Survey<'_>, value: ValueId) -> Result<Range> {
+    let elements = match elements(survey.model, value) {
+        Some(Given::Listed(elements)) => elements,
+        Some(Given::Tensor(tensor)) if is_small(tensor) => {
+            float_elements(tensor)?.unwrap_or_default()
+        }
+        Some(Given::Tensor(tensor)) => {
+            let beyond = tensor.data().map_or(Ok(0), count_beyond_half)?;
+            return Ok(if beyond > 0 { Range::Wide } else { Range::Fits });
+        }
+        None => return Ok(Range::Fits),
+    };
+    let bytes: Vec<u8> = elements.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let beyond = count_beyond_f16(&bytes);
+    let large = |x: &&f32| x.is_finite() && x.abs() >= STANDS_IN;
+    let stands_in = beyond == elements.iter().filter(large).count();
+    Ok(match beyond {
+        0 => Range::Fits,
+        n if stands_in && is_masking(survey, value) => Range::StandsIn(n),
+        _ => Range::Wide,
+    })
+}
+
+/// The elements that a constant is given by.
+enum Given<'m> {
+    Tensor(&'m Tensor),
+    Listed(Vec<f32>),
+}
+
+/// The elements of a constant, or the one that a `ConstantOfShape` repeats.
+fn elements(model: &Model, value: ValueId) -> Option<Given<'_>> {
+    if let Some(tensor) = source_tensor(model, value) {
+        return Some(Given::Tensor(tensor));
+    }
+    let node = &model.nodes[model.producer(value)?];
+    match node.attribute("value") {
+        Some(AttributeValue::Tensor(t)) if node.is("ConstantOfShape") => Some(Given::Tensor(t)),
+        _ if node.is("Constant") => listed_floats(node).map(Given::Listed),
+        _ => None,
+    }
+}
+
+fn is_small(tensor: &Tensor) -> bool {
+    tensor.element_count().is_some_and(|n| n <= SMALL)
+}
+
+/// Whether all that read `value` do with it what is done with masks.
+fn is_masking(survey: &Survey<'_>, value: ValueId) -> bool {
+    survey.uses.of_value(value).iter().all(|u| match *u {
+        Use::Operand(node, _) => {
+            let n = &survey.model.nodes[node];
+            let op = &&*n.op_type;
+            survey.is_control_flow(node)
+                || n.domain().is_empty() && (MASKING.contains(op) || MOVING.contains(op))
+        }
+        Use::Output(..) => true,
+    })
+}
+
+fn is_wanted(survey: &Survey<'_>, value: ValueId) -> bool {
+    survey.uses.of_value(value).iter().any(|u| match *u {
+        Use::Operand(node, slot) => {
+            !survey.stays(node) && survey.operand(node, slot as usize) == Want::Half
+        }
+        Use::Output(..) => true,
+    })
+}
+
+/// The elements of a `Constant` that has them in a list, or as a number.
+pub(super) fn listed_floats(node: &Node) -> Option<Vec<f32>> {
+    match (
+        node.attribute("value_float"),
+        node.attribute("value_floats"),
+    ) {
+        (Some(AttributeValue::Float(x)), _) => Some(vec![*x]),
+        (_, Some(AttributeValue::Floats(x))) => Some(x.clone()),
+        _ => None,
+    }
+}
+
+/// Leaves the nodes that read a weight beyond half's range, also through nodes that only
+/// move it about.
+pub(super) fn leave(survey: &mut Survey<'_>, ranges: &Ranges) {
+    let mut carried = SideTable::<ValueId, bool>::new(false);
+    let mut work = Vec::new();
+    for graph in survey.graphs.clone() {
+        let values = survey.model.values_of(graph).into_iter();
+        work.extend(values.filter(|&v| ranges[v] == Range::Wide));
+    }
+    while let Some(value) = work.pop() {
+        if !carried.insert(value) {
+            continue;
+        }
+        let name = &survey.model.values[value].name;
+        let message = format!("reads `{name}`, with numbers beyond 65504");
+        let bytes = source_tensor(survey.model, value).map_or(0, |t| t.byte_len());
+        for u in survey.uses.of_value(value).to_vec() {
+            let node = match u {
+                Use::Operand(node, _) => node,
+                Use::Output(graph, _) => match survey.model.graphs[graph].owner {
+                    Some(owner) => owner,
+                    None => continue,
+                },
+            };
+            survey.leave(node, Reason::HalfRange, message.as_str(), bytes);
+            let n = &survey.model.nodes[node];
+            if n.domain().is_empty() && MOVING.contains(&&*n.op_type) {
+                work.extend(n.outputs.iter().flatten());
+            }
+        }
+    }
+}
