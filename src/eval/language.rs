@@ -93,6 +93,9 @@ pub(crate) fn evaluate(
     options: &LanguageOptions,
     limits: &Limits,
 ) -> Result<Evaluated> {
+    if options.chunk == Some(0) {
+        return Err(Error::input("a chunk of 0: expected at least 1 token"));
+    }
     let windows = tokens.windows(options.windows)?;
     let mut input = InputInfo {
         source: tokens.source().to_owned(),
@@ -159,10 +162,6 @@ pub(crate) fn evaluate(
                 runner.compare(&part, &rows, reference.as_ref())?;
                 writers.model(&part, &rows)?;
             }
-        }
-        if begin >= options.noise_windows {
-            runners.iter_mut().for_each(Runner::end_noise);
-            base.end_noise();
         }
     }
     writers.finish()?;
@@ -308,62 +307,45 @@ fn bad_row(bad: BadRow, place: &Place) -> Error {
 /// A model, and what is known about it so far.
 struct Runner<'a> {
     subject: &'a Subject<'a>,
+    engine: &'a dyn Engine,
+    options: &'a LanguageOptions,
     lm: LanguageModel,
     load_time: Duration,
     nll: Vec<f64>,
     compared: Vec<Compared>,
-    noise: Option<NoiseRun>,
-    noise_items: usize,
+    noise: NoiseRun,
 }
 
 /// The same model without graph optimizations, and how the two differ.
+#[derive(Default)]
 struct NoiseRun {
+    /// There only while it is needed: it takes as much memory as the model itself.
     lm: Option<LanguageModel>,
     compared: Vec<Compared>,
+    items: usize,
 }
 
 impl<'a> Runner<'a> {
     fn load(
-        engine: &dyn Engine,
+        engine: &'a dyn Engine,
         subject: &'a Subject<'a>,
         tokens: &Tokens,
-        options: &LanguageOptions,
+        options: &'a LanguageOptions,
     ) -> Result<Runner<'a>> {
-        let load = |optimize| -> Result<LanguageModel> {
-            let signature = Signature::of(subject.model);
-            check_vocabulary(&signature, tokens)?;
-            let load = LoadOptions {
-                optimize,
-                ..options.load
-            };
-            let session = engine.load(subject.program(), load)?;
-            let lm = LanguageModel::new(session, signature, &options.given)?;
-            if options.chunk.is_some() && !lm.has_cache() {
-                return Err(Error::input(
-                    "it has no cache (inputs past_key_values.*), and cannot be fed in chunks",
-                ));
-            }
-            Ok(lm)
-        };
         let at = |e: Error| e.at(format!("`{}`", subject.name));
+        check_vocabulary(&Signature::of(subject.model), tokens).map_err(at)?;
         let start = Instant::now();
-        let lm = load(true).map_err(at)?;
+        let lm = load(engine, subject, options, true).map_err(at)?;
         let load_time = start.elapsed();
-        let noise = match options.noise_windows {
-            0 => None,
-            _ => Some(NoiseRun {
-                lm: Some(load(false).map_err(at)?),
-                compared: Vec::new(),
-            }),
-        };
         Ok(Runner {
             subject,
+            engine,
+            options,
             lm,
             load_time,
             nll: Vec::new(),
             compared: Vec::new(),
-            noise,
-            noise_items: 0,
+            noise: NoiseRun::default(),
         })
     }
 
@@ -371,16 +353,28 @@ impl<'a> Runner<'a> {
     fn rows(&mut self, part: &Part<'_>) -> Result<Rows> {
         let at = |e: Error| e.at(format!("`{}`", self.subject.name));
         let rows = run(&mut self.lm, part).map_err(at)?;
-        let nll = rows.references.iter().flatten().map(|lp| -lp);
-        self.nll.extend(nll);
-        if let Some(noise) = &mut self.noise
-            && let Some(lm) = &mut noise.lm
-        {
-            let other = run(lm, part).map_err(at)?;
-            noise.compared.extend(compare(part, &rows, &other));
-            self.noise_items = part.group.end;
+        self.nll
+            .extend(rows.references.iter().flatten().map(|lp| -lp));
+        if part.group.start < self.options.noise_windows {
+            self.add_noise(part, &rows).map_err(at)?;
         }
         Ok(rows)
+    }
+
+    fn add_noise(&mut self, part: &Part<'_>, rows: &Rows) -> Result<()> {
+        let noise = &mut self.noise;
+        let lm = match &mut noise.lm {
+            Some(lm) => lm,
+            none => none.insert(load(self.engine, self.subject, self.options, false)?),
+        };
+        let other = run(lm, part)?;
+        noise.compared.extend(compare(part, rows, &other));
+        noise.items = part.group.end;
+        let is_last = part.group.end >= self.options.noise_windows.min(part.windows.len());
+        if is_last && part.rows.end == part.windows[part.group.start].ids.len() {
+            noise.lm = None;
+        }
+        Ok(())
     }
 
     fn compare(&mut self, part: &Part<'_>, rows: &Rows, base: Option<&Rows>) -> Result<()> {
@@ -404,17 +398,12 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    fn end_noise(&mut self) {
-        if let Some(noise) = &mut self.noise {
-            noise.lm = None;
-        }
-    }
-
     fn finish(self, windows: &[Window<'_>], tokens: &Tokens, limits: &Limits) -> ModelResult {
         let mut result = self.subject.result();
         result.load_seconds = self.load_time.as_secs_f64();
         result.run_seconds = self.lm.time.as_secs_f64();
-        result.noise = self.noise.map(|n| noise_of(&n.compared, self.noise_items));
+        let noise = &self.noise;
+        result.noise = (noise.items > 0).then(|| noise_of(&noise.compared, noise.items));
         let mut ppl = perplexity(&self.nll);
         ppl.ratio = perplexity_ratio(&self.compared);
         result.divergence = summarize(&self.compared, windows, tokens);
@@ -424,6 +413,26 @@ impl<'a> Runner<'a> {
         result.perplexity = Some(ppl);
         result
     }
+}
+
+fn load(
+    engine: &dyn Engine,
+    subject: &Subject<'_>,
+    options: &LanguageOptions,
+    optimize: bool,
+) -> Result<LanguageModel> {
+    let load = LoadOptions {
+        optimize,
+        ..options.load
+    };
+    let session = engine.load(subject.program(), load)?;
+    let lm = LanguageModel::new(session, Signature::of(subject.model), &options.given)?;
+    if options.chunk.is_some() && !lm.has_cache() {
+        return Err(Error::input(
+            "it has no cache (inputs past_key_values.*), and cannot be fed in chunks",
+        ));
+    }
+    Ok(lm)
 }
 
 /// A token that no embedding stands for, before an engine stumbles over it.
@@ -495,12 +504,6 @@ impl<'a> Base<'a> {
         match self {
             Base::Runner(runner) => Some(runner),
             _ => None,
-        }
-    }
-
-    fn end_noise(&mut self) {
-        if let Base::Runner(runner) = self {
-            runner.end_noise();
         }
     }
 

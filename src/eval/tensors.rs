@@ -199,19 +199,23 @@ fn rest_of(signature: &Signature, given: &[Named]) -> Result<Vec<Named>> {
 
 struct Runner<'a> {
     subject: &'a Subject<'a>,
+    engine: &'a dyn Engine,
+    load: LoadOptions,
     signature: Signature,
     session: Box<dyn Session>,
     unoptimized: Option<Box<dyn Session>>,
     load_time: Duration,
     run_time: Duration,
     noise_items: usize,
+    /// How many were run.
+    items: usize,
     noise: BTreeMap<String, Sums>,
     differences: BTreeMap<String, Sums>,
 }
 
 impl<'a> Runner<'a> {
     fn load(
-        engine: &dyn Engine,
+        engine: &'a dyn Engine,
         subject: &'a Subject<'a>,
         load: LoadOptions,
         noise_items: usize,
@@ -220,22 +224,17 @@ impl<'a> Runner<'a> {
         let start = Instant::now();
         let session = engine.load(subject.program(), load).map_err(at)?;
         let load_time = start.elapsed();
-        let optimize = LoadOptions {
-            optimize: false,
-            ..load
-        };
-        let unoptimized = match noise_items {
-            0 => None,
-            _ => Some(engine.load(subject.program(), optimize).map_err(at)?),
-        };
         Ok(Runner {
             subject,
+            engine,
+            load,
             signature: Signature::of(subject.model),
             session,
-            unoptimized,
+            unoptimized: None,
             load_time,
             run_time: Duration::ZERO,
             noise_items,
+            items: 0,
             noise: BTreeMap::new(),
             differences: BTreeMap::new(),
         })
@@ -303,12 +302,22 @@ impl<'a> Runner<'a> {
         let start = Instant::now();
         let outputs = named(self.session.run(&inputs, &names).map_err(at)?);
         self.run_time += start.elapsed();
-        if item < self.noise_items
-            && let Some(session) = &mut self.unoptimized
-        {
+        self.items += 1;
+        if item < self.noise_items {
+            let load = LoadOptions {
+                optimize: false,
+                ..self.load
+            };
+            let program = self.subject.program();
+            let session = match &mut self.unoptimized {
+                Some(session) => session,
+                none => none.insert(self.engine.load(program, load).map_err(at)?),
+            };
             let other = named(session.run(&inputs, &names).map_err(at)?);
             add(&mut self.noise, &outputs, &other, None).map_err(at)?;
-        } else {
+        }
+        // It takes as much memory as the model itself.
+        if item + 1 >= self.noise_items.min(feeds.len()) {
             self.unoptimized = None;
         }
         Ok(outputs)
@@ -321,7 +330,7 @@ impl<'a> Runner<'a> {
         if self.noise_items > 0 {
             result.noise = Some(Noise {
                 method: "with and without the engine's graph optimizations",
-                items: self.noise_items,
+                items: self.noise_items.min(self.items),
                 mean_kld: None,
                 max_kld: None,
                 max_log_prob: None,
