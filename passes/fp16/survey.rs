@@ -1,10 +1,10 @@
 //! What the pass knows of a model before it decides anything.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use crate::{
     infer::{self, Kind},
-    ir::{DataType, Def, GraphId, Model, Node, NodeId, SideTable, Use, Uses, ValueId},
+    ir::{DataType, Def, GraphId, Model, Node, NodeId, SideTable, Str, Use, Uses, ValueId},
     pass::{Left, PassContext, Reason, Remark},
     schema::{self, OpSchema, Param},
     weights::source_tensor,
@@ -83,16 +83,15 @@ impl<'m> Survey<'m> {
             schemas: SideTable::new(None),
             stays: SideTable::new(None),
         };
-        let overload = |o: &'m Option<crate::ir::Str>| o.as_deref().unwrap_or_default();
-        let functions: HashMap<_, ()> = model
-            .functions
-            .iter()
-            .map(|f| ((f.domain(), &*f.name, overload(&f.overload)), ()))
+        let overload = |o: &'m Option<Str>| o.as_deref().unwrap_or_default();
+        let functions = model.functions.iter();
+        let functions: HashSet<_> = functions
+            .map(|f| (f.domain(), &*f.name, overload(&f.overload)))
             .collect();
         for node in survey.nodes.clone() {
             survey.inside[node] = true;
             let n = &model.nodes[node];
-            if functions.contains_key(&(n.domain(), &*n.op_type, overload(&n.overload))) {
+            if functions.contains(&(n.domain(), &*n.op_type, overload(&n.overload))) {
                 let message = "calls a local function, which stays float";
                 survey.leave(node, Reason::Function, message, 0);
                 continue;
