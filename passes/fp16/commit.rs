@@ -154,8 +154,7 @@ impl Commit {
                     AttributeValue::Tensor(Box::new(tensor)),
                 );
             }
-            "RandomNormal" | "RandomUniform" | "RandomNormalLike" | "RandomUniformLike"
-            | "EyeLike" | "Bernoulli" => {
+            "RandomNormalLike" | "RandomUniformLike" | "EyeLike" | "Bernoulli" => {
                 let half = AttributeValue::Int(i64::from(DataType::Float16.code()));
                 set(&mut model.nodes[node], "dtype", half);
             }

@@ -18,7 +18,10 @@ pub(super) const SMALL: u64 = 4096;
 
 /// Operators that stay float because of what their numbers mean, whatever their schema says:
 /// scales that quantized values are exact multiples of, and windows, which are constants.
-const FLOAT: [&str; 6] = [
+/// Random numbers without an operand are these in ONNX Runtime, which makes no halves of them.
+const FLOAT: [&str; 8] = [
+    "RandomNormal",
+    "RandomUniform",
     "QuantizeLinear",
     "DequantizeLinear",
     "HannWindow",
@@ -229,7 +232,7 @@ impl<'m> Survey<'m> {
             return self.leave(node, Reason::Operator, "a sparse constant", 0);
         }
         if FLOAT.contains(&&*n.op_type) {
-            let message = format!("`{operator}` has scales or a table that stay exact");
+            let message = format!("`{operator}` makes or reads numbers that stay exact");
             return self.leave(node, Reason::Operator, message, 0);
         }
         let float = |v: &Option<ValueId>| v.is_some_and(|v| self.is_float(v));
