@@ -53,7 +53,8 @@ MODELS = {
     "resize": """g (float[1,1,4,4] x) => (float[1,1,h,w] y) <float half = {2.0}, float[2] one = {1,1},
         int64[1] two = {2}, int64[1] four = {4}> {
         a = Relu (x)  n = Shape (a)  t = Slice (n, two, four)  f = Cast <to = 1> (t)
-        s = Mul (f, half)  u = Div (s, f)  k = Concat <axis = 0> (one, u)  y = Resize <mode = "nearest"> (a, "", k) }""",
+        s = Mul (f, half)  u = Div (s, f)  k = Concat <axis = 0> (one, u)
+        y = Resize <mode = "nearest"> (a, "", k) }""",
     "nms": """g (float[1,2,4] boxes, float[1,1,2] scores) => (int64[k,3] y) <int64 m = {2}> {
         b = Neg (boxes)  y = NonMaxSuppression (b, scores, m) }""",
     "layer_norm": """g (float[2,64] x) => (float[2,64] y) <float two = {2}, float eps = {1e-12},
@@ -80,7 +81,8 @@ MODELS = {
     "random": """g (float[2,3] x) => (float[2,3] y) <float zero = {0}> {
         r = RandomNormalLike <seed = 1.0> (x)  u = RandomUniform <shape = [3]> ()  v = Add (r, u)
         n = Mul (v, zero)  e = EyeLike (x)  s = Add (n, e)  y = Mul (x, s) }""",
-    "recurrent": """g (float[3,1,2] x) => (float[3,1,1,2] y) <float[1,8,2] W = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7},
+    "recurrent": """g (float[3,1,2] x) => (float[3,1,1,2] y)
+        <float[1,8,2] W = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7},
         float[1,8,2] R = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7}> { y = LSTM <hidden_size = 2> (x, W, R) }""",
 }
 
