@@ -2,8 +2,8 @@
 
 use crate::{
     ir::{
-        Attribute, AttributeValue, Constant, DataType, Def, Elements, Model, Node, SideTable,
-        Tensor, Type, TypeKind, Use, ValueId, edit::Edit,
+        Attribute, AttributeValue, Constant, DataType, Def, Elements, Model, Node, NodeId,
+        SideTable, Tensor, TypeKind, Use, ValueId, ValueInfo, edit::Edit,
     },
     pass::PassContext,
     weights::{HalfRecipes, source_tensor},
@@ -95,18 +95,18 @@ impl Commit {
         for u in &decision.half {
             if let Use::Output(graph, index) = *u {
                 let info = &mut model.graphs[graph].outputs[index as usize].info;
-                info.ty.as_mut().map(halve_type);
+                halve(info);
             }
         }
         if decision.named == Precision::Half {
             self.changes += 1;
-            let info = model.values[value].info.as_mut();
-            info.and_then(|i| i.ty.as_mut()).map(halve_type);
+            if let Some(info) = &mut model.values[value].info {
+                halve(info);
+            }
             let home = model.home(value);
             let repeated = model.graphs[home].repeated_value_info.iter_mut();
-            for entry in repeated.filter(|e| e.value == value) {
-                entry.info.ty.as_mut().map(halve_type);
-            }
+            let same = repeated.filter(|e| e.value == value);
+            same.for_each(|e| halve(&mut e.info));
         }
         if decision.made == Precision::Half {
             self.changes += 1;
@@ -120,7 +120,7 @@ impl Commit {
     }
 
     /// Changes the attributes that give the type of what `node` makes.
-    fn remake(&mut self, model: &mut Model, value: ValueId, node: crate::ir::NodeId) {
+    fn remake(&mut self, model: &mut Model, value: ValueId, node: NodeId) {
         let n = &model.nodes[node];
         if !n.domain().is_empty() {
             return;
@@ -154,8 +154,7 @@ impl Commit {
                     AttributeValue::Tensor(Box::new(tensor)),
                 );
             }
-            "RandomNormal" | "RandomUniform" | "RandomNormalLike" | "RandomUniformLike"
-            | "EyeLike" | "Bernoulli" => {
+            "RandomNormalLike" | "RandomUniformLike" | "EyeLike" | "Bernoulli" => {
                 let half = AttributeValue::Int(i64::from(DataType::Float16.code()));
                 set(&mut model.nodes[node], "dtype", half);
             }
@@ -283,8 +282,10 @@ fn set(node: &mut Node, name: &str, value: AttributeValue) {
     }
 }
 
-fn halve_type(ty: &mut Type) {
-    if let TypeKind::Tensor(tensor) = &mut ty.kind {
+fn halve(info: &mut ValueInfo) {
+    if let Some(ty) = &mut info.ty
+        && let TypeKind::Tensor(tensor) = &mut ty.kind
+    {
         tensor.elem = Some(DataType::Float16);
     }
 }

@@ -64,8 +64,8 @@ result has a new name; the output of the model that is cast back keeps its own.
 The main graph and the bodies in it. What stays float has Casts around it and a remark:
 
 - operators that take no half by their schema at the model's opset (`operator`, `opset`):
-  those that are not known, those of sequences and optionals, QuantizeLinear and
-  DequantizeLinear, whose scales are exact; operands that are coordinates or scales of
+  those that are not known, those of sequences and optionals, RandomNormal and
+  RandomUniform, QuantizeLinear and DequantizeLinear, whose scales are exact; operands that are coordinates or scales of
   Resize, Upsample and OneHot (no remark);
 - calls of local functions, and what is in them (`function`);
 - arithmetic on whole numbers whose exact result counts (`whole-numbers`): what begins with a
@@ -150,7 +150,7 @@ impl Pass for Fp16 {
             }
         }
         islands::leave(&mut survey);
-        let ranges = range::read(&survey)?;
+        let ranges = range::read(&survey, self.io)?;
         range::leave(&mut survey, &ranges);
         let nodes = plan_nodes(model, INFO.name, cx, |node| survey.verdict(node))?;
         let plan = Plan::new(&survey, self.io, &nodes, &ranges);

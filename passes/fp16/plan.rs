@@ -77,7 +77,7 @@ impl Plan {
         let mut wide = SideTable::new(false);
         for &graph in &survey.graphs {
             for value in survey.model.values_of(graph) {
-                wide[value] = ranges[value] == Range::Wide;
+                wide[value] = matches!(ranges[value], Range::Wide(_));
             }
         }
         Plan {

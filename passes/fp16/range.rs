@@ -10,7 +10,10 @@ use crate::{
     weights::{count_beyond_half, float_elements, source_tensor},
 };
 
-use super::survey::{SMALL, Survey, Want};
+use super::{
+    Io,
+    survey::{SMALL, Survey, Want},
+};
 
 /// What half's range does to a constant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +22,8 @@ pub(super) enum Range {
     Fits,
     /// So many elements beyond it stand for infinity, and become its largest numbers.
     StandsIn(usize),
-    /// It has numbers beyond it: who reads it stays float.
-    Wide,
+    /// It has so many numbers beyond it: who reads it stays float.
+    Wide(usize),
 }
 
 /// The range of each constant that was read.
@@ -64,7 +67,7 @@ const MOVING: [&str; 11] = [
 ///
 /// # Errors
 /// One of them cannot be read.
-pub(super) fn read(survey: &Survey<'_>) -> Result<Ranges> {
+pub(super) fn read(survey: &Survey<'_>, io: Io) -> Result<Ranges> {
     let mut values = Vec::new();
     for &graph in &survey.graphs {
         let listed = survey.model.values_of(graph).into_iter();
@@ -76,9 +79,20 @@ pub(super) fn read(survey: &Survey<'_>) -> Result<Ranges> {
         .collect::<Result<_>>()?;
     let mut ranges = Ranges::new(Range::Fits);
     for (value, range) in values.into_iter().zip(found) {
-        ranges[value] = range;
+        ranges[value] = match range {
+            // An output that has to be half has no better numbers.
+            Range::Wide(n) if is_half_output(survey, io, value) => Range::StandsIn(n),
+            range => range,
+        };
     }
     Ok(ranges)
+}
+
+fn is_half_output(survey: &Survey<'_>, io: Io, value: ValueId) -> bool {
+    let main = survey.model.main;
+    let mut uses = survey.uses.of_value(value).iter();
+    io.is_half(&survey.model.values[value].name)
+        && uses.any(|u| matches!(u, Use::Output(g, _) if *g == main))
 }
 
 fn range(survey: &Survey<'_>, value: ValueId) -> Result<Range> {
@@ -89,7 +103,10 @@ fn range(survey: &Survey<'_>, value: ValueId) -> Result<Range> {
         }
         Some(Given::Tensor(tensor)) => {
             let beyond = tensor.data().map_or(Ok(0), count_beyond_half)?;
-            return Ok(if beyond > 0 { Range::Wide } else { Range::Fits });
+            return Ok(match beyond {
+                0 => Range::Fits,
+                n => Range::Wide(n),
+            });
         }
         None => return Ok(Range::Fits),
     };
@@ -100,7 +117,7 @@ fn range(survey: &Survey<'_>, value: ValueId) -> Result<Range> {
     Ok(match beyond {
         0 => Range::Fits,
         n if stands_in && is_masking(survey, value) => Range::StandsIn(n),
-        _ => Range::Wide,
+        n => Range::Wide(n),
     })
 }
 
@@ -168,7 +185,7 @@ pub(super) fn leave(survey: &mut Survey<'_>, ranges: &Ranges) {
     let mut work = Vec::new();
     for graph in survey.graphs.clone() {
         let values = survey.model.values_of(graph).into_iter();
-        work.extend(values.filter(|&v| ranges[v] == Range::Wide));
+        work.extend(values.filter(|&v| matches!(ranges[v], Range::Wide(_))));
     }
     while let Some(value) = work.pop() {
         if !carried.insert(value) {

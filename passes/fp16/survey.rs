@@ -1,10 +1,10 @@
 //! What the pass knows of a model before it decides anything.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use crate::{
     infer::{self, Kind},
-    ir::{DataType, Def, GraphId, Model, Node, NodeId, SideTable, Use, Uses, ValueId},
+    ir::{DataType, Def, GraphId, Model, Node, NodeId, SideTable, Str, Use, Uses, ValueId},
     pass::{Left, PassContext, Reason, Remark},
     schema::{self, OpSchema, Param},
     weights::source_tensor,
@@ -18,7 +18,10 @@ pub(super) const SMALL: u64 = 4096;
 
 /// Operators that stay float because of what their numbers mean, whatever their schema says:
 /// scales that quantized values are exact multiples of, and windows, which are constants.
-const FLOAT: [&str; 6] = [
+/// Random numbers without an operand are these in ONNX Runtime, which makes no halves of them.
+const FLOAT: [&str; 8] = [
+    "RandomNormal",
+    "RandomUniform",
     "QuantizeLinear",
     "DequantizeLinear",
     "HannWindow",
@@ -83,16 +86,15 @@ impl<'m> Survey<'m> {
             schemas: SideTable::new(None),
             stays: SideTable::new(None),
         };
-        let overload = |o: &'m Option<crate::ir::Str>| o.as_deref().unwrap_or_default();
-        let functions: HashMap<_, ()> = model
-            .functions
-            .iter()
-            .map(|f| ((f.domain(), &*f.name, overload(&f.overload)), ()))
+        let overload = |o: &'m Option<Str>| o.as_deref().unwrap_or_default();
+        let functions = model.functions.iter();
+        let functions: HashSet<_> = functions
+            .map(|f| (f.domain(), &*f.name, overload(&f.overload)))
             .collect();
         for node in survey.nodes.clone() {
             survey.inside[node] = true;
             let n = &model.nodes[node];
-            if functions.contains_key(&(n.domain(), &*n.op_type, overload(&n.overload))) {
+            if functions.contains(&(n.domain(), &*n.op_type, overload(&n.overload))) {
                 let message = "calls a local function, which stays float";
                 survey.leave(node, Reason::Function, message, 0);
                 continue;
@@ -230,7 +232,7 @@ impl<'m> Survey<'m> {
             return self.leave(node, Reason::Operator, "a sparse constant", 0);
         }
         if FLOAT.contains(&&*n.op_type) {
-            let message = format!("`{operator}` has scales or a table that stay exact");
+            let message = format!("`{operator}` makes or reads numbers that stay exact");
             return self.leave(node, Reason::Operator, message, 0);
         }
         let float = |v: &Option<ValueId>| v.is_some_and(|v| self.is_float(v));

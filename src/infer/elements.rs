@@ -65,7 +65,9 @@ impl<'m> Infer<'m> {
                 Some(Constant::Dense(t)) => self.learn(value, Kind::Tensor(t.dtype)),
                 Some(Constant::Sparse(s)) => {
                     let dtype = s.values.as_ref().map(|t| t.dtype);
-                    dtype.map(|d| self.learn(value, Kind::Tensor(d)));
+                    if let Some(d) = dtype {
+                        self.learn(value, Kind::Tensor(d));
+                    }
                 }
                 None => {}
             }
@@ -158,7 +160,9 @@ impl<'m> Infer<'m> {
         for (value, param) in slots(node, schema) {
             if self.kinds[value].is_none() && shares(param) {
                 let variable = variables.iter().find(|v| v.0 == param.type_str);
-                variable.map(|v| self.learn(value, v.1));
+                if let Some(&(_, kind)) = variable {
+                    self.learn(value, kind);
+                }
             }
         }
     }
@@ -193,7 +197,9 @@ impl<'m> Infer<'m> {
             model,
         };
         for (&value, kind) in model.graphs[body].inputs.iter().zip(inputs) {
-            kind.map(|k| inner.learn(value, k));
+            if let Some(k) = *kind {
+                inner.learn(value, k);
+            }
         }
         for graph in model.graphs_within(body) {
             inner.seed(graph);

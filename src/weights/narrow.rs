@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn any_range_is_what_the_tiles_make() {
         let count = TILE as usize * 2 + 77;
-        let element = |i: usize| (i as f32 - 1000.0) * 0.37;
+        let element = |i: usize| (i as f32 - 1000.0) * 0.237;
         let source = floats((0..count).map(element));
         let half = HalfRecipes::default().convert(&source);
         let all: Vec<u8> = (0..count)

@@ -27,8 +27,8 @@ HEADER = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1, "local" :
 MODELS = {
     "mlp": """g (float[3,4] x) => (float[3,2] y) <float[4,2] W = {1,2,3,4,5,6,7,8}> {
         h = MatMul (x, W)  y = Tanh (h) }""",
-    "conv": """g (float[1,2,5,5] x) => (float[1,3,5,5] y) <float[3,2,1,1] W = {1,2,3,4,5,6}, float[3] b = {0.5,1,2},
-        float[3] s = {1,2,3}, float[3] m = {0,1,2}, float[3] v = {1,2,900000}> {
+    "conv": """g (float[1,2,5,5] x) => (float[1,3,5,5] y) <float[3,2,1,1] W = {1,2,3,4,5,6},
+        float[3] b = {0.5,1,2}, float[3] s = {1,2,3}, float[3] m = {0,1,2}, float[3] v = {1,2,900000}> {
         c = Conv (x, W, b)  n = BatchNormalization (c, s, b, m, v)  y = Relu (n) }""",
     "if": """g (bool c, float[2] x) => (float[2] y) <float[2] W = {1,2}> {
         e = Celu (x)
@@ -38,7 +38,8 @@ MODELS = {
         y, ys = Loop (n, c, x) <body = b (int64 i, bool k, float[2] h) => (bool k2, float[2] h2, float[2] s) {
             k2 = Identity (k)  h2 = Add (h, x)  s = Celu (h) }> }""",
     "scan": """g (float[3,2] xs, float[2] x) => (float[2] y, float[3,2] ys) {
-        y, ys = Scan (x, xs) <num_scan_inputs = 1, body = b (float[2] s, float[2] e) => (float[2] s2, float[2] f) {
+        y, ys = Scan (x, xs) <num_scan_inputs = 1,
+            body = b (float[2] s, float[2] e) => (float[2] s2, float[2] f) {
             s2 = Add (s, e)  f = Mul (s, e) }> }""",
     "nested": """g (bool c, int64 n, float[2] x) => (float[2] y) {
         y = If (c) <then_branch = t () => (float[2] a) {
@@ -49,15 +50,19 @@ MODELS = {
         a = Neg (x)  s = SequenceConstruct (a, x)  b = SequenceAt (s, zero)  y = Neg (b) }""",
     "quantized": """g (float[2] x) => (float[2] y) <float q = {0.125}, uint8 z = {128}> {
         a = Neg (x)  i = QuantizeLinear (a, q, z)  b = DequantizeLinear (i, q, z)  y = Neg (b) }""",
-    "resize": """g (float[1,1,4,4] x) => (float[1,1,h,w] y) <float half = {2.0}, float[2] one = {1,1}, int64[1] two = {2}, int64[1] four = {4}> {
-        a = Relu (x)  n = Shape (a)  t = Slice (n, two, four)  f = Cast <to = 1> (t)  s = Mul (f, half)  u = Div (s, f)
-        k = Concat <axis = 0> (one, u)  y = Resize <mode = "nearest"> (a, "", k) }""",
+    "resize": """g (float[1,1,4,4] x) => (float[1,1,h,w] y) <float half = {2.0}, float[2] one = {1,1},
+        int64[1] two = {2}, int64[1] four = {4}> {
+        a = Relu (x)  n = Shape (a)  t = Slice (n, two, four)  f = Cast <to = 1> (t)
+        s = Mul (f, half)  u = Div (s, f)  k = Concat <axis = 0> (one, u)
+        y = Resize <mode = "nearest"> (a, "", k) }""",
     "nms": """g (float[1,2,4] boxes, float[1,1,2] scores) => (int64[k,3] y) <int64 m = {2}> {
         b = Neg (boxes)  y = NonMaxSuppression (b, scores, m) }""",
-    "layer_norm": """g (float[2,64] x) => (float[2,64] y) <float two = {2}, float eps = {1e-12}, float k = {4000}> {
+    "layer_norm": """g (float[2,64] x) => (float[2,64] y) <float two = {2}, float eps = {1e-12},
+        float k = {4000}> {
         h = Mul (x, k)  m = ReduceMean <axes = [-1]> (h)  d = Sub (h, m)  p = Pow (d, two)
         v = ReduceMean <axes = [-1]> (p)  e = Add (v, eps)  r = Sqrt (e)  y = Div (d, r) }""",
-    "mask": """g (float[1,4] x, int64[1,4] mask) => (float[1,4] y) <float one = {1}, float low = {-3.4028235e38}> {
+    "mask": """g (float[1,4] x, int64[1,4] mask) => (float[1,4] y) <float one = {1},
+        float low = {-3.4028235e38}> {
         m = Cast <to = 1> (mask)  o = Sub (one, m)  n = Mul (o, low)  s = Add (x, n)  y = Softmax (s) }""",
     "angles": """g (float[4,1] x, int64[4,1] positions) => (float[4,1] y) <float f = {0.749894}> {
         p = Cast <to = 1> (positions)  a = Mul (p, f)  c = Cos (a)  y = Mul (x, c) }""",
@@ -74,8 +79,10 @@ MODELS = {
         a = Cast <to = 10> (x)  b = Cast <to = 1> (a)  c = Celu (b)  d = ConstantOfShape (s)
         e = Add (b, d)  y = Add (c, e)  z = Identity (x) }""",
     "random": """g (float[2,3] x) => (float[2,3] y) <float zero = {0}> {
-        r = RandomNormalLike <seed = 1.0> (x)  n = Mul (r, zero)  e = EyeLike (x)  s = Add (n, e)  y = Mul (x, s) }""",
-    "recurrent": """g (float[3,1,2] x) => (float[3,1,1,2] y) <float[1,8,2] W = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7},
+        r = RandomNormalLike <seed = 1.0> (x)  u = RandomUniform <shape = [3]> ()  v = Add (r, u)
+        n = Mul (v, zero)  e = EyeLike (x)  s = Add (n, e)  y = Mul (x, s) }""",
+    "recurrent": """g (float[3,1,2] x) => (float[3,1,1,2] y)
+        <float[1,8,2] W = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7},
         float[1,8,2] R = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7}> { y = LSTM <hidden_size = 2> (x, W, R) }""",
 }
 
@@ -156,7 +163,8 @@ def test_halves_at_the_border(name, onnxq):
     for output, value in expected.items():
         scale = max(1.0, np.abs(value).max(initial=0))
         # The inputs and outputs are rounded as well.
-        np.testing.assert_allclose(found[output].astype(value.dtype), value, rtol=0, atol=2 * SMALL_MODEL * scale)
+        rounded = found[output].astype(value.dtype)
+        np.testing.assert_allclose(rounded, value, rtol=0, atol=2 * SMALL_MODEL * scale)
 
 
 def test_weights_are_rounded_to_nearest_even(onnxq):
