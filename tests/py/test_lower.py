@@ -109,15 +109,15 @@ def build(
     nodes: list[onnx.NodeProto],
     inputs: list[onnx.ValueInfoProto],
     outputs: list[onnx.ValueInfoProto],
-    constants: dict[str, np.ndarray | onnx.TensorProto] | None = None,
+    constants: dict[str, np.ndarray | np.generic | onnx.TensorProto] | None = None,
     opset: int = 21,
     functions: list[onnx.FunctionProto] | None = None,
     domains: tuple[str, ...] = (),
 ) -> onnx.ModelProto:
     initializers = []
     for name, constant in (constants or {}).items():
-        if isinstance(constant, np.ndarray):
-            constant = numpy_helper.from_array(constant)
+        if not isinstance(constant, onnx.TensorProto):
+            constant = numpy_helper.from_array(np.asarray(constant))
         constant.name = name
         initializers.append(constant)
     graph = helper.make_graph(nodes, "g", inputs, outputs, initializers)
