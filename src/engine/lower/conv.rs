@@ -17,7 +17,9 @@ pub(super) fn conv(low: &mut Lowering<'_>, node: NodeId) -> Result<()> {
     let n = &model.nodes[node];
     let lower = string(model, node, "auto_pad").is_some_and(|s| s == b"SAME_LOWER");
     let weight = n.is("Conv").then(|| n.input(1)).flatten();
-    let complete = weight.is_none() || n.attribute("kernel_shape").is_some();
+    // rten takes the number of axes from the one attribute for the others; pools want both.
+    let complete = n.attribute("kernel_shape").is_some()
+        && (weight.is_some() || n.attribute("strides").is_some());
     if complete && !lower {
         return Ok(());
     }

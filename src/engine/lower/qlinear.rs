@@ -4,7 +4,7 @@
 //! so the codes are the same. The others are dequantized, computed and quantized again.
 
 use super::{
-    at::{At, int},
+    at::{At, int, ints},
     conv::Integers,
     known::{known, refused},
     matmul::operands,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    ir::{Attribute, DataType, Model, NodeId, ValueId},
+    ir::{Attribute, AttributeValue, DataType, Model, NodeId, ValueId},
 };
 
 /// The type of the codes `y`: that of their zero point, uint8 without one.
@@ -180,6 +180,11 @@ pub(super) fn unary(low: &mut Lowering<'_>, node: NodeId) -> Result<()> {
         if axis != Some(-1) && axis != last {
             return Err(refused(model, node, "an old Softmax over several axes"));
         }
+    }
+    if let (Some(AttributeValue::Ints(kernel)), None) =
+        (n.attribute("kernel_shape"), n.attribute("strides"))
+    {
+        attributes.push(ints("strides", vec![1; kernel.len()]));
     }
     let to = code_type(model, node, y_zero)?;
     let mut at = low.at(node);
