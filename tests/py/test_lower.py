@@ -41,7 +41,7 @@ class Rten:
 
     def start(self, model: onnx.ModelProto | Path, feeds: dict[str, np.ndarray], *flags: str) -> subprocess.CompletedProcess:
         path = model if isinstance(model, Path) else harness.save(model, self.dir / "m.onnx")
-        save_file({k: np.ascontiguousarray(v) for k, v in feeds.items()}, self.dir / "in.safetensors")
+        save_file({k: np.array(v, order="C") for k, v in feeds.items()}, self.dir / "in.safetensors")
         return subprocess.run(
             [self.program, path, "in.safetensors", "out.safetensors", "--engine", "rten", *flags],
             cwd=self.dir,
@@ -109,15 +109,15 @@ def build(
     nodes: list[onnx.NodeProto],
     inputs: list[onnx.ValueInfoProto],
     outputs: list[onnx.ValueInfoProto],
-    constants: dict[str, np.ndarray | onnx.TensorProto] | None = None,
+    constants: dict[str, np.ndarray | np.generic | onnx.TensorProto] | None = None,
     opset: int = 21,
     functions: list[onnx.FunctionProto] | None = None,
     domains: tuple[str, ...] = (),
 ) -> onnx.ModelProto:
     initializers = []
     for name, constant in (constants or {}).items():
-        if isinstance(constant, np.ndarray):
-            constant = numpy_helper.from_array(constant)
+        if not isinstance(constant, onnx.TensorProto):
+            constant = numpy_helper.from_array(np.asarray(constant))
         constant.name = name
         initializers.append(constant)
     graph = helper.make_graph(nodes, "g", inputs, outputs, initializers)
@@ -212,7 +212,6 @@ def test_matmul_nbits(rten, rng, bits, zeros, k, block):
         {"bias": True},
         {"bias": True, "zeros": "packed", "k": 33},
         {"group": "trivial"},
-        {"group": "trivial", "zeros": "packed"},
         {"flat": True},
         {"flat": True, "zeros": "packed", "k": 80},
         {"rank": 1},
@@ -237,9 +236,11 @@ def test_matmul_nbits_float16(rten, rng, zeros):
     rten.agrees(*nbits(rng, zeros=zeros, dtype=np.float16), rtol=2e-3, atol=1e-2)
 
 
-def test_matmul_nbits_with_a_real_group_index(rten, rng):
-    """ONNX Runtime runs trivial indices only, so the definition is the reference."""
-    model, feeds = nbits(rng, group="permuted", zeros="packed", k=64, block=16)
+@pytest.mark.parametrize("group", ["trivial", "permuted"])
+def test_matmul_nbits_with_a_group_index_and_zero_points(rten, rng, group):
+    """The definition is the reference: ONNX Runtime 1.31 reads packed zero points otherwise when
+    there is a `g_idx`, even one that says what is so without it."""
+    model, feeds = nbits(rng, group=group, zeros="packed", k=64, block=16)
     constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     nibbles = np.stack([constants["B"] & 15, constants["B"] >> 4], -1).reshape(5, 64).astype(np.float32)
     packed_zeros = constants["zeros"]
@@ -347,8 +348,10 @@ def test_gather_float16(rten, rng):
 def test_what_onnxq_writes(onnxq, rten, flags):
     onnxq.ok("quantize", TINYLM, "-o", "q.onnx", *flags)
     path = onnxq.dir / "q.onnx"
-    # Logits of about 20, through four layers of sums in another order.
-    rten.agrees(path, language_feeds(path), rtol=1e-4, atol=1e-3)
+    # Logits of about 20, through four layers of sums in another order. With 8 bits onnxq asks for
+    # accuracy level 4, for which ONNX Runtime rounds the activations to 8 bits and rten does not.
+    tolerance = {"rtol": 0.02, "atol": 0.3} if "8" in flags else {"rtol": 1e-4, "atol": 1e-3}
+    rten.agrees(path, language_feeds(path), **tolerance)
 
 
 def language_feeds(path: Path) -> dict[str, np.ndarray]:
@@ -744,13 +747,13 @@ def test_local_functions(rten, rng):
         "local",
         "Outer",
         ["p", "c"],
-        ["y", "p"],
-        [helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)],
+        ["y", "n"],
+        [helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other), helper.make_node("Neg", ["p"], ["n"])],
         [helper.make_opsetid("", 21), helper.make_opsetid("local", 1)],
     )
     calls = [
         helper.make_node("Outer", ["x", "c"], ["m", "n"], domain="local", name="one"),
-        helper.make_node("Outer", ["m", "c"], ["y", ""], domain="local", name="two"),
+        helper.make_node("Outer", ["m", "c"], ["y", "unread"], domain="local", name="two"),
     ]
     inputs = [value("x", np.float32, [4]), value("c", np.bool_, [])]
     outputs = [value("y", np.float32, [4]), value("n", np.float32, [4])]

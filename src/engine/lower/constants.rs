@@ -120,7 +120,8 @@ fn read_integers<T: Into<i128>, const N: usize>(
         .map(|x: i128| match i32::try_from(x) {
             Ok(x) => Ok(x),
             Err(_) if x >= i64::MAX.into() => Ok(i32::MAX),
-            Err(_) if x == i64::MIN.into() => Ok(i32::MIN),
+            // The end of a reversed slice is written as the negative of the other, too.
+            Err(_) if x <= i128::from(-i64::MAX) => Ok(i32::MIN),
             Err(_) => Err(Error::unsupported(format!(
                 "constant `{name}` has an element {x}, and rten has no integers above 32 bits; \
                  {ELSEWHERE}"

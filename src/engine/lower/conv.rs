@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    ir::{Attribute, AttributeValue, DimSize, Model, NodeId, ValueId},
+    ir::{Attribute, AttributeValue, Data, DataType, Dim, DimSize, Model, NodeId, Tensor, ValueId},
 };
 
 /// Writes out what rten does not work out itself: the attributes that follow from the shape of
@@ -17,7 +17,9 @@ pub(super) fn conv(low: &mut Lowering<'_>, node: NodeId) -> Result<()> {
     let n = &model.nodes[node];
     let lower = string(model, node, "auto_pad").is_some_and(|s| s == b"SAME_LOWER");
     let weight = n.is("Conv").then(|| n.input(1)).flatten();
-    let complete = weight.is_none() || n.attribute("kernel_shape").is_some();
+    // rten takes the number of axes from the one attribute for the others; pools want both.
+    let complete = n.attribute("kernel_shape").is_some()
+        && (weight.is_some() || n.attribute("strides").is_some());
     if complete && !lower {
         return Ok(());
     }
@@ -35,28 +37,153 @@ pub(super) fn conv(low: &mut Lowering<'_>, node: NodeId) -> Result<()> {
     Ok(())
 }
 
-/// As [`conv`], and pads the input beforehand: rten fills padding with 0, not with the zero
-/// point, after it has moved unsigned inputs to signed ones.
+/// As [`conv`], and around two faults of rten; see [`Integers::conv`].
 pub(super) fn conv_integer(low: &mut Lowering<'_>, node: NodeId) -> Result<()> {
     let model = low.model();
     let n = &model.nodes[node];
-    let window = Window::of(model, node, n.input(0), n.input(1))?;
-    if n.attribute("kernel_shape").is_some() && window.pads.iter().all(|&p| p == 0) {
+    let integers = Integers::of(model, node, [0, 1, 2, 3])?;
+    if n.attribute("kernel_shape").is_some() && integers.is_native() {
         return Ok(());
     }
-    let (x, group) = (n.input(0), n.int("group", 1).unwrap_or(1));
-    let (w, zero, w_zero) = (n.input(1), n.input(2), n.input(3));
-    let Some(x) = x else {
-        return Err(refused(model, node, "`x` is missing"));
-    };
     let mut at = low.at(node);
-    let padded = window.pad(&mut at, x, zero);
-    at.replace_with(
-        "ConvInteger",
-        vec![Some(padded), w, zero, w_zero],
-        window.inner(group),
-    );
+    let sums = integers.conv(&mut at);
+    at.replace("Identity", &[sums]);
     Ok(())
+}
+
+/// A convolution of codes.
+pub(super) struct Integers {
+    window: Window,
+    group: i64,
+    x: ValueId,
+    x_zero: Option<ValueId>,
+    w: ValueId,
+    w_zero: Option<ValueId>,
+    /// Set where the zero point of the weight has to be applied apart.
+    apart: Option<Apart>,
+}
+
+/// See [`Integers::conv`].
+struct Apart {
+    /// Whether the weight is int8.
+    signed: bool,
+    /// Extents of the weight that sums the input.
+    ones: Vec<i64>,
+}
+
+impl Integers {
+    /// The convolution of `node`; `operands` are the places of `x`, `w` and their zero points.
+    ///
+    /// # Errors
+    /// As [`Window::of`], or an operand is missing.
+    pub(super) fn of(model: &Model, node: NodeId, operands: [usize; 4]) -> Result<Integers> {
+        let n = &model.nodes[node];
+        let [x, w] = super::matmul::operands(model, node, [operands[0], operands[1]])?;
+        let window = Window::of(model, node, Some(x), Some(w))?;
+        let group = n.int("group", 1).unwrap_or(1);
+        let (x_zero, w_zero) = (n.input(operands[2]), n.input(operands[3]));
+        let apart = Apart::of(model, (x, w, w_zero), group, &window)?;
+        Ok(Integers {
+            window,
+            group,
+            x,
+            x_zero,
+            w,
+            w_zero,
+            apart,
+        })
+    }
+
+    /// Whether rten computes it right.
+    fn is_native(&self) -> bool {
+        self.window.pads.iter().all(|&p| p == 0) && self.apart.is_none()
+    }
+
+    /// How many axes the kernel goes along.
+    pub(super) fn axes(&self) -> usize {
+        self.window.kernel.len()
+    }
+
+    /// The sums of products, int32.
+    ///
+    /// The input is padded beforehand: rten fills padding with 0 after it has moved the codes,
+    /// not with the zero point. And for a batch it packs the weight without its zero point,
+    /// which int8 has in any case once it is moved to uint8. So that is applied apart:
+    /// `sum (x - a) (w - b) = sum (x - a) w - b sum (x - a)`.
+    pub(super) fn conv(&self, at: &mut At<'_, '_>) -> ValueId {
+        let x = self.window.pad(at, self.x, self.x_zero);
+        let attributes = self.window.inner(self.group);
+        let inputs = |w, w_zero| vec![Some(x), Some(w), self.x_zero, w_zero];
+        let Some(apart) = &self.apart else {
+            return at.op_with("ConvInteger", inputs(self.w, self.w_zero), attributes);
+        };
+        let shape = [vec![-1], vec![1; self.axes()]].concat();
+        let shape = at.ints(&shape);
+        let zero = self.w_zero.map(|zero| {
+            let zero = at.cast(zero, DataType::Int32);
+            at.op("Reshape", &[zero, shape])
+        });
+        let (mut w, mut zero) = (self.w, zero);
+        if apart.signed {
+            let moved = at.constant(int32(128));
+            let wide = at.cast(w, DataType::Int32);
+            let wide = at.op("Add", &[wide, moved]);
+            w = at.cast(wide, DataType::Uint8);
+            zero = Some(match zero {
+                Some(zero) => at.op("Add", &[zero, moved]),
+                None => moved,
+            });
+        }
+        let sums = at.op_with("ConvInteger", inputs(w, None), attributes.clone());
+        let Some(zero) = zero else { return sums };
+        let count = apart.ones.iter().product::<i64>() as usize;
+        let ones = Data::Bytes(vec![1; count].into());
+        let ones = at.constant(Tensor::new(DataType::Uint8, apart.ones.clone(), ones));
+        let inputs = at.op_with("ConvInteger", inputs(ones, None), attributes);
+        let product = at.op("Mul", &[inputs, zero]);
+        at.op("Sub", &[sums, product])
+    }
+}
+
+impl Apart {
+    fn of(
+        model: &Model,
+        (x, w, w_zero): (ValueId, ValueId, Option<ValueId>),
+        group: i64,
+        window: &Window,
+    ) -> Result<Option<Apart>> {
+        let Some(weight) = known(model, w)? else {
+            return Ok(None);
+        };
+        let signed = weight.dtype == DataType::Int8;
+        let zero = w_zero.map(|z| known(model, z)).transpose()?.flatten();
+        let none = match &zero {
+            Some(zero) => zero.data.read_all()?.iter().all(|&z| z == 0),
+            None => w_zero.is_none(),
+        };
+        let mut ones: Vec<i64> = weight.dims.iter().map(|&d| d as i64).collect();
+        let (Some(&out), Some(&inner)) = (ones.first(), ones.get(1)) else {
+            return Ok(None);
+        };
+        // These are computed in other ways, which are right.
+        let depthwise = inner == 1 && out == group;
+        let pointwise = group == 1 && window.is_point();
+        let ty = model.type_of(x);
+        let shape = ty.as_ref().and_then(|t| t.as_tensor()?.shape.as_ref());
+        let single = shape.is_some_and(|s| s.first() == Some(&Dim::known(1)));
+        if !signed && none || depthwise || pointwise || single {
+            return Ok(None);
+        }
+        if group == 1 {
+            ones[0] = 1;
+        }
+        Ok(Some(Apart { signed, ones }))
+    }
+}
+
+fn int32(x: i32) -> Tensor {
+    let bytes = x.to_le_bytes().to_vec();
+    Tensor::new(DataType::Int32, vec![], Data::Bytes(bytes.into()))
 }
 
 fn string<'m>(model: &'m Model, node: NodeId, name: &str) -> Option<&'m [u8]> {
@@ -67,7 +194,7 @@ fn string<'m>(model: &'m Model, node: NodeId, name: &str) -> Option<&'m [u8]> {
 }
 
 /// Where a kernel goes over its input.
-pub(super) struct Window {
+struct Window {
     kernel: Vec<i64>,
     strides: Vec<i64>,
     dilations: Vec<i64>,
@@ -80,7 +207,7 @@ impl Window {
     ///
     /// # Errors
     /// The kernel's shape is not known, or `auto_pad` needs extents that are not.
-    pub(super) fn of(
+    fn of(
         model: &Model,
         node: NodeId,
         x: Option<ValueId>,
@@ -126,9 +253,11 @@ impl Window {
         Ok(window)
     }
 
-    /// How many axes it goes along.
-    pub(super) fn axes(&self) -> usize {
-        self.kernel.len()
+    /// Whether each result comes from one element of the input, in order.
+    fn is_point(&self) -> bool {
+        let ones = |list: &[i64]| list.iter().all(|&n| n == 1);
+        let padded = self.pads.iter().any(|&p| p != 0);
+        ones(&self.kernel) && ones(&self.strides) && ones(&self.dilations) && !padded
     }
 
     /// Pads so that each axis gives `ceil(extent / stride)` results; an odd element goes to
@@ -147,7 +276,7 @@ impl Window {
     }
 
     /// `x` padded with `zero`, the zero point of its codes.
-    pub(super) fn pad(&self, at: &mut At<'_, '_>, x: ValueId, zero: Option<ValueId>) -> ValueId {
+    fn pad(&self, at: &mut At<'_, '_>, x: ValueId, zero: Option<ValueId>) -> ValueId {
         if self.pads.iter().all(|&p| p == 0) {
             return x;
         }
@@ -161,7 +290,7 @@ impl Window {
     }
 
     /// The attributes of a convolution of the padded input.
-    pub(super) fn inner(&self, group: i64) -> Vec<Attribute> {
+    fn inner(&self, group: i64) -> Vec<Attribute> {
         vec![
             int("group", group),
             ints("kernel_shape", self.kernel.clone()),
@@ -192,7 +321,7 @@ fn extents(model: &Model, value: ValueId) -> Result<Option<Vec<i64>>> {
     let ty = model.type_of(value);
     let shape = ty.as_ref().and_then(|t| t.as_tensor()?.shape.as_deref());
     Ok(shape.and_then(|s| s.get(2..)).and_then(|spatial| {
-        let size = |d: &crate::ir::Dim| match d.size {
+        let size = |d: &Dim| match d.size {
             DimSize::Known(n) if n >= 0 => Some(n),
             _ => None,
         };

@@ -186,7 +186,8 @@ impl<'f> Call<'f> {
             }
             other => other,
         };
-        Some(Attribute { value, ..a })
+        // Not as the file held it: a reference has no value of its own.
+        Some(Attribute::new(&a.name, value))
     }
 
     /// Copies a graph that is inside the body.

@@ -4,8 +4,8 @@
 //! so the codes are the same. The others are dequantized, computed and quantized again.
 
 use super::{
-    at::{At, int},
-    conv::Window,
+    at::{At, int, ints},
+    conv::Integers,
     known::{known, refused},
     matmul::operands,
     qdq::{dequantized, divided, requantized, scalar},
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    ir::{Attribute, DataType, Model, NodeId, ValueId},
+    ir::{Attribute, AttributeValue, DataType, Model, NodeId, ValueId},
 };
 
 /// The type of the codes `y`: that of their zero point, uint8 without one.
@@ -39,20 +39,14 @@ fn code_type(model: &Model, node: NodeId, zero: Option<ValueId>) -> Result<DataT
 /// `QLinearConv (x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias)`.
 pub(super) fn conv(low: &mut Lowering<'_>, node: NodeId) -> Result<()> {
     let model = low.model();
-    let [x, x_scale, w, w_scale, y_scale] = operands(model, node, [0, 1, 3, 4, 6])?;
+    let [x_scale, w_scale, y_scale] = operands(model, node, [1, 4, 6])?;
     let n = &model.nodes[node];
-    let (x_zero, w_zero, y_zero, bias) = (n.input(2), n.input(5), n.input(7), n.input(8));
-    let window = Window::of(model, node, Some(x), Some(w))?;
-    let group = n.int("group", 1).unwrap_or(1);
+    let (y_zero, bias) = (n.input(7), n.input(8));
+    let integers = Integers::of(model, node, [0, 3, 2, 5])?;
     let to = code_type(model, node, y_zero)?;
-    let axes = window.axes();
+    let axes = integers.axes();
     let mut at = low.at(node);
-    let padded = window.pad(&mut at, x, x_zero);
-    let mut sum = at.op_with(
-        "ConvInteger",
-        vec![Some(padded), Some(w), x_zero, w_zero],
-        window.inner(group),
-    );
+    let mut sum = integers.conv(&mut at);
     let channels = channels_first(&mut at, axes);
     if let Some(bias) = bias {
         let bias = at.op("Reshape", &[bias, channels]);
@@ -186,6 +180,11 @@ pub(super) fn unary(low: &mut Lowering<'_>, node: NodeId) -> Result<()> {
         if axis != Some(-1) && axis != last {
             return Err(refused(model, node, "an old Softmax over several axes"));
         }
+    }
+    if let (Some(AttributeValue::Ints(kernel)), None) =
+        (n.attribute("kernel_shape"), n.attribute("strides"))
+    {
+        attributes.push(ints("strides", vec![1; kernel.len()]));
     }
     let to = code_type(model, node, y_zero)?;
     let mut at = low.at(node);
