@@ -51,7 +51,9 @@ impl Engine for Rten {
             Some((name, output.info.ty.as_ref()?.as_tensor()?.elem?))
         });
         let lowered = lower(model)?;
-        let loaded = guarded("load", || load(&lowered, program.file, options.optimize))??;
+        let unchanged = matches!(lowered, Cow::Borrowed(_));
+        let file = program.file.filter(|_| unchanged);
+        let loaded = guarded("load", || load(&lowered, file, options.optimize))??;
         Ok(Box::new(RtenRun {
             model: loaded,
             declared: declared.collect(),
@@ -60,11 +62,11 @@ impl Engine for Rten {
     }
 }
 
-/// rten's form of a lowered model. A model that did not change is read from its file.
-fn load(model: &Cow<'_, Model>, file: Option<&Path>, optimize: bool) -> Result<rten::Model> {
+/// rten's form of a lowered model, read from `file` where that holds it.
+fn load(model: &Model, file: Option<&Path>, optimize: bool) -> Result<rten::Model> {
     let mut options = ModelOptions::with_all_ops();
     options.enable_optimization(optimize);
-    if let (Cow::Borrowed(_), Some(file)) = (model, file)
+    if let Some(file) = file
         // What rten refuses to read from a file, such as a place without a length, may be
         // read from memory.
         && let Ok(loaded) = options.load_file(file)

@@ -39,7 +39,9 @@ class Rten:
         self.program = program
         self.dir = directory
 
-    def start(self, model: onnx.ModelProto | Path, feeds: dict[str, np.ndarray], *flags: str) -> subprocess.CompletedProcess:
+    def start(
+        self, model: onnx.ModelProto | Path, feeds: dict[str, np.ndarray], *flags: str
+    ) -> subprocess.CompletedProcess:
         path = model if isinstance(model, Path) else harness.save(model, self.dir / "m.onnx")
         save_file({k: np.array(v, order="C") for k, v in feeds.items()}, self.dir / "in.safetensors")
         return subprocess.run(
@@ -51,7 +53,9 @@ class Rten:
             check=False,
         )
 
-    def __call__(self, model: onnx.ModelProto | Path, feeds: dict[str, np.ndarray], *flags: str) -> dict[str, np.ndarray]:
+    def __call__(
+        self, model: onnx.ModelProto | Path, feeds: dict[str, np.ndarray], *flags: str
+    ) -> dict[str, np.ndarray]:
         done = self.start(model, feeds, *flags)
         assert done.returncode == 0, done.stderr
         return load_file(self.dir / "out.safetensors")
@@ -77,7 +81,10 @@ class Rten:
                 if value.dtype.kind != "f":
                     assert found[name].dtype == value.dtype, (name, flags)
                 np.testing.assert_allclose(
-                    found[name].astype(wide), value.astype(wide), err_msg=f"{name} {flags}", **{"rtol": 0, "atol": 0, **tolerance}
+                    found[name].astype(wide),
+                    value.astype(wide),
+                    err_msg=f"{name} {flags}",
+                    **{"rtol": 0, "atol": 0, **tolerance},
                 )
 
 
@@ -124,7 +131,10 @@ def build(
     imports = [helper.make_opsetid("", opset), helper.make_opsetid(CONTRIB, 1)]
     imports += [helper.make_opsetid(domain, 1) for domain in domains]
     return helper.make_model(
-        graph, opset_imports=imports, ir_version=13 if opset >= 25 else 10 if opset > 17 else 8, functions=functions or []
+        graph,
+        opset_imports=imports,
+        ir_version=13 if opset >= 25 else 10 if opset > 17 else 8,
+        functions=functions or [],
     )
 
 
@@ -180,7 +190,9 @@ def nbits(
                 constants[name] = constants[name].reshape(-1)
     nodes = []
     if codes_through == "Constant":
-        nodes.append(helper.make_node("Constant", [], ["B"], value=numpy_helper.from_array(constants.pop("B"))))
+        nodes.append(
+            helper.make_node("Constant", [], ["B"], value=numpy_helper.from_array(constants.pop("B")))
+        )
     elif codes_through == "Reshape":
         constants["shape"] = np.array(constants["B"].shape, np.int64)
         constants["stored"] = constants.pop("B").reshape(n, -1)
@@ -190,9 +202,13 @@ def nbits(
         nodes.append(helper.make_node("Identity", ["stored"], ["B"]))
     while not names[-1]:
         names.pop()
-    nodes.append(helper.make_node("MatMulNBits", names, ["Y"], domain=CONTRIB, K=k, N=n, bits=bits, block_size=block))
+    nodes.append(
+        helper.make_node("MatMulNBits", names, ["Y"], domain=CONTRIB, K=k, N=n, bits=bits, block_size=block)
+    )
     dims = [2, 3, k][3 - rank :]
-    model = build(nodes, [value("A", dtype, [*dims[:-1], k])], [value("Y", dtype, [*dims[:-1], n])], constants)
+    model = build(
+        nodes, [value("A", dtype, [*dims[:-1], k])], [value("Y", dtype, [*dims[:-1], n])], constants
+    )
     return model, {"A": floats(rng, *dims, dtype=dtype)}
 
 
@@ -268,7 +284,14 @@ def test_computed_weights_are_refused_by_name(rten, rng):
     model.graph.initializer.remove(scales)
     model.graph.input.append(value("scales", np.float32, [5, 2]))
     model.graph.node[0].name = "head"
-    rten.refuses(model, {**feeds, "scales": numpy_helper.to_array(scales)}, "MatMulNBits", "head", "scales", "--engine onnxruntime")
+    rten.refuses(
+        model,
+        {**feeds, "scales": numpy_helper.to_array(scales)},
+        "MatMulNBits",
+        "head",
+        "scales",
+        "--engine onnxruntime",
+    )
 
 
 # GatherBlockQuantized
@@ -394,7 +417,9 @@ def test_dequantize_constant(rten, rng, element, opset, zeros, axis, block):
         scale_dims[axis] = -(-scale_dims[axis] // block)
     else:
         scale_dims = [] if axis is None else [extents[axis]]
-    model = dequantizer(rng, element, opset, extents, scale_dims, zeros, {"axis": axis} if axis is not None else {}, block)
+    model = dequantizer(
+        rng, element, opset, extents, scale_dims, zeros, {"axis": axis} if axis is not None else {}, block
+    )
     rten.agrees(model, {"x": floats(rng, *extents)})
 
 
@@ -415,13 +440,24 @@ def dequantizer(rng, element, opset, extents, scale_dims, zeros, attributes, blo
         names.append("z")
     if block:
         attributes = {**attributes, "block_size": block}
-    nodes = [helper.make_node("DequantizeLinear", names, ["w"], **attributes), helper.make_node("Add", ["x", "w"], ["y"])]
-    return build(nodes, [value("x", np.float32, extents)], [value("y", np.float32, extents)], constants, opset)
+    nodes = [
+        helper.make_node("DequantizeLinear", names, ["w"], **attributes),
+        helper.make_node("Add", ["x", "w"], ["y"]),
+    ]
+    return build(
+        nodes, [value("x", np.float32, extents)], [value("y", np.float32, extents)], constants, opset
+    )
 
 
 def test_dequantize_int32_bias(rten, rng):
-    constants = {"q": rng.integers(-(2**20), 2**20, 6).astype(np.int32), "s": np.float32(0.01) * np.arange(1, 7, dtype=np.float32)}
-    nodes = [helper.make_node("DequantizeLinear", ["q", "s"], ["b"], axis=0), helper.make_node("Add", ["x", "b"], ["y"])]
+    constants = {
+        "q": rng.integers(-(2**20), 2**20, 6).astype(np.int32),
+        "s": np.float32(0.01) * np.arange(1, 7, dtype=np.float32),
+    }
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s"], ["b"], axis=0),
+        helper.make_node("Add", ["x", "b"], ["y"]),
+    ]
     model = build(nodes, [value("x", np.float32, [2, 6])], [value("y", np.float32, [2, 6])], constants)
     rten.agrees(model, {"x": floats(rng, 2, 6)})
 
@@ -433,7 +469,10 @@ def test_quantize_ties_as_onnx_does(rten, dtype, zero):
     x = (np.arange(-600, 600, dtype=np.float32) * np.float32(0.05)).reshape(4, -1)
     constants = {"s": np.float32(0.1).reshape(()), "z": np.array(zero or 0, dtype)}
     names = ["x", "s"] if zero is None and dtype == np.uint8 else ["x", "s", "z"]
-    nodes = [helper.make_node("QuantizeLinear", names, ["q"]), helper.make_node("DequantizeLinear", ["q", *names[1:]], ["y"])]
+    nodes = [
+        helper.make_node("QuantizeLinear", names, ["q"]),
+        helper.make_node("DequantizeLinear", ["q", *names[1:]], ["y"]),
+    ]
     outputs = [value("q", dtype, list(x.shape)), value("y", np.float32, list(x.shape))]
     rten.agrees(build(nodes, [value("x", np.float32, list(x.shape))], outputs, constants), {"x": x})
 
@@ -443,7 +482,10 @@ def test_quantize_along_an_axis(rten, rng, zero):
     constants = {"s": np.array([0.25, 0.5, 2.0], np.float32), "z": np.array([1, 2, 3], np.uint8)}
     names = ["x", "s", "z"] if zero else ["x", "s"]
     model = build(
-        [helper.make_node("QuantizeLinear", names, ["q"])], [value("x", np.float32, [2, 3, 4])], [value("q", np.uint8, [2, 3, 4])], constants
+        [helper.make_node("QuantizeLinear", names, ["q"])],
+        [value("x", np.float32, [2, 3, 4])],
+        [value("q", np.uint8, [2, 3, 4])],
+        constants,
     )
     rten.agrees(model, {"x": floats(rng, 2, 3, 4)})
 
@@ -451,10 +493,17 @@ def test_quantize_along_an_axis(rten, rng, zero):
 def test_dynamic_quantize_ties(rten):
     x = (np.arange(0, 256, dtype=np.float32) * np.float32(0.5) + np.float32(0.25)).reshape(2, -1)
     outputs = [value("q", np.uint8, [2, 128]), value("s", np.float32, []), value("z", np.uint8, [])]
-    model = build([helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"])], [value("x", np.float32, [2, 128])], outputs)
+    model = build(
+        [helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"])],
+        [value("x", np.float32, [2, 128])],
+        outputs,
+    )
     # rten multiplies by the reciprocal of the scale: codes next to a tie differ by 1. The scale
     # and the zero point are the same.
-    found, expected = rten(model, {"x": x}), harness.run_model(model.SerializeToString(), {"x": x}, opts=False)
+    found, expected = (
+        rten(model, {"x": x}),
+        harness.run_model(model.SerializeToString(), {"x": x}, opts=False),
+    )
     assert np.abs(found["q"].astype(int) - expected["q"].astype(int)).max() <= 1
     assert found["s"] == expected["s"]
     assert found["z"] == expected["z"]
@@ -477,7 +526,11 @@ def test_conv_integer(rten, rng, axes, group, zero, padding, written):
         attributes["pads"] = [1, 2, 0, 1][: 2 * axes]
     elif padding != "none":
         attributes["auto_pad"] = padding
-    constants = {"w": codes(rng, 4, 4 // group, *kernel), "xz": np.array(zero or 0, np.uint8), "wz": np.array(120, np.uint8)}
+    constants = {
+        "w": codes(rng, 4, 4 // group, *kernel),
+        "xz": np.array(zero or 0, np.uint8),
+        "wz": np.array(120, np.uint8),
+    }
     names = ["x", "w"] if zero is None else ["x", "w", "xz", "wz"]
     model = build(
         [helper.make_node("ConvInteger", names, ["y"], **attributes)],
@@ -503,9 +556,11 @@ def test_conv(rten, rng, auto_pad, written):
 
 @pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
 @pytest.mark.parametrize("auto_pad", ["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"])
-def test_pool(rten, rng, op, auto_pad):
+@pytest.mark.parametrize("strides", [{}, {"strides": [1, 2]}])
+def test_pool(rten, rng, op, auto_pad, strides):
+    attributes = {"kernel_shape": [2, 3], "auto_pad": auto_pad, **strides}
     model = build(
-        [helper.make_node(op, ["x"], ["y"], kernel_shape=[2, 3], strides=[1, 2], auto_pad=auto_pad)],
+        [helper.make_node(op, ["x"], ["y"], **attributes)],
         [value("x", np.float32, [1, 3, 6, 5])],
         [value("y", np.float32, None)],
     )
@@ -556,7 +611,12 @@ def test_qlinear_matmul(rten, rng, dtype, columns):
         "yz": np.array(7, dtype),
     }
     names = ["a", "as", "az", "b", "bs", "bz", "ys", "yz"]
-    model = build([helper.make_node("QLinearMatMul", names, ["y"])], [value("a", dtype, [2, 3, 8])], [value("y", dtype, None)], constants)
+    model = build(
+        [helper.make_node("QLinearMatMul", names, ["y"])],
+        [value("a", dtype, [2, 3, 8])],
+        [value("y", dtype, None)],
+        constants,
+    )
     rten.agrees(model, {"a": codes(rng, 2, 3, 8, dtype=dtype)})
 
 
@@ -571,7 +631,9 @@ def test_qlinear_binary(rten, rng, op, dtype):
     }
     names = ["a", "as", "az", "b", "bs", "bz", "cs", "cz"]
     inputs = [value("a", dtype, [2, 64]), value("b", dtype, [64])]
-    model = build([helper.make_node(op, names, ["c"], domain=CONTRIB)], inputs, [value("c", dtype, None)], constants)
+    model = build(
+        [helper.make_node(op, names, ["c"], domain=CONTRIB)], inputs, [value("c", dtype, None)], constants
+    )
     # ONNX Runtime folds the scales into one factor an operand: codes next to a tie differ by 1.
     rten.agrees(model, {"a": codes(rng, 2, 64, dtype=dtype), "b": codes(rng, 64, dtype=dtype)}, atol=1)
 
@@ -604,7 +666,9 @@ def test_qlinear_concat(rten, rng):
         **{f"{v}s": np.float32(s).reshape(()) for v, s in [("a", 0.02), ("b", 0.03), ("y", 0.04)]},
         **{f"{v}z": np.array(z, np.uint8) for v, z in [("a", 1), ("b", 2), ("y", 3)]},
     }
-    node = helper.make_node("QLinearConcat", ["ys", "yz", "a", "as", "az", "b", "bs", "bz"], ["y"], domain=CONTRIB, axis=1)
+    node = helper.make_node(
+        "QLinearConcat", ["ys", "yz", "a", "as", "az", "b", "bs", "bz"], ["y"], domain=CONTRIB, axis=1
+    )
     inputs = [value("a", np.uint8, [2, 32]), value("b", np.uint8, [2, 64])]
     model = build([node], inputs, [value("y", np.uint8, None)], constants)
     rten.agrees(model, {"a": codes(rng, 2, 32), "b": codes(rng, 2, 64)}, atol=1)
@@ -624,7 +688,12 @@ def test_qgemm(rten, rng, scaled):
     }
     names = ["a", "as", "az", "b", "bs", "bz", "c"] + (["ys", "yz"] if scaled else [])
     node = helper.make_node("QGemm", names, ["y"], domain=CONTRIB, transB=1)
-    model = build([node], [value("a", np.uint8, [3, 8])], [value("y", np.uint8 if scaled else np.float32, None)], constants)
+    model = build(
+        [node],
+        [value("a", np.uint8, [3, 8])],
+        [value("y", np.uint8 if scaled else np.float32, None)],
+        constants,
+    )
     rten.agrees(model, {"a": codes(rng, 3, 8)}, rtol=0 if scaled else 1e-6)
 
 
@@ -639,7 +708,9 @@ def test_dynamic_quantize_matmul(rten, rng, dtype, columns, bias):
         "bz": codes(rng, *many, dtype=dtype) if columns else np.array(3, dtype),
         "c": floats(rng, 5),
     }
-    node = helper.make_node("DynamicQuantizeMatMul", ["a", "b", "bs", "bz"] + (["c"] if bias else []), ["y"], domain=CONTRIB)
+    node = helper.make_node(
+        "DynamicQuantizeMatMul", ["a", "b", "bs", "bz"] + (["c"] if bias else []), ["y"], domain=CONTRIB
+    )
     model = build([node], [value("a", np.float32, [2, 3, 8])], [value("y", np.float32, None)], constants)
     rten.agrees(model, {"a": floats(rng, 2, 3, 8)}, **SUMS)
 
@@ -666,8 +737,12 @@ def test_matmul_integer_to_float(rten, rng, zeros, bias):
 @pytest.mark.parametrize(("flip_a", "flip_b", "alpha"), [(0, 0, 1.0), (1, 0, 0.5), (0, 1, 2.0), (1, 1, 1.0)])
 def test_fused_matmul(rten, rng, flip_a, flip_b, alpha):
     a, b = ([2, 6, 3] if flip_a else [2, 3, 6]), ([2, 4, 6] if flip_b else [2, 6, 4])
-    node = helper.make_node("FusedMatMul", ["a", "b"], ["y"], domain=CONTRIB, transA=flip_a, transB=flip_b, alpha=alpha)
-    model = build([node], [value("a", np.float32, a), value("b", np.float32, b)], [value("y", np.float32, [2, 3, 4])])
+    node = helper.make_node(
+        "FusedMatMul", ["a", "b"], ["y"], domain=CONTRIB, transA=flip_a, transB=flip_b, alpha=alpha
+    )
+    model = build(
+        [node], [value("a", np.float32, a), value("b", np.float32, b)], [value("y", np.float32, [2, 3, 4])]
+    )
     rten.agrees(model, {"a": floats(rng, *a), "b": floats(rng, *b)}, **SUMS)
 
 
@@ -677,7 +752,10 @@ def test_fused_matmul(rten, rng, flip_a, flip_b, alpha):
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.int64, np.uint8])
 def test_cast_to_bool(rten, dtype):
     x = np.array([0, 1, 2, 5, 0], dtype) / (2 if dtype == np.float32 else 1)
-    nodes = [helper.make_node("Cast", ["x"], ["t"], to=TensorProto.BOOL), helper.make_node("Cast", ["t"], ["y"], to=TensorProto.INT64)]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["t"], to=TensorProto.BOOL),
+        helper.make_node("Cast", ["t"], ["y"], to=TensorProto.INT64),
+    ]
     model = build(nodes, [value("x", dtype, [5])], [value("t", np.bool_, [5]), value("y", np.int64, [5])])
     rten.agrees(model, {"x": x.astype(dtype)})
 
@@ -688,19 +766,28 @@ def test_cast_to_bool(rten, dtype):
 def test_old_softmax(rten, rng, op, axis, shape):
     attributes = {} if axis is None else {"axis": axis}
     node = helper.make_node(op, ["x"], ["y"], **attributes)
-    model = build([node], [value("x", np.float32, shape or ["a", "b", "c"])], [value("y", np.float32, None)], opset=11)
+    model = build(
+        [node], [value("x", np.float32, shape or ["a", "b", "c"])], [value("y", np.float32, None)], opset=11
+    )
     rten.agrees(model, {"x": floats(rng, 2, 3, 4)}, **SUMS)
 
 
 def test_dropout_does_nothing(rten, rng):
-    model = build([helper.make_node("Dropout", ["x"], ["y"])], [value("x", np.float32, [3])], [value("y", np.float32, [3])])
+    model = build(
+        [helper.make_node("Dropout", ["x"], ["y"])],
+        [value("x", np.float32, [3])],
+        [value("y", np.float32, [3])],
+    )
     rten.agrees(model, {"x": floats(rng, 3)})
 
 
 def test_bfloat16_constant(rten, rng):
     bits = (floats(rng, 4).view(np.uint32) >> 16).astype(np.uint16)
     weight = onnx.TensorProto(data_type=TensorProto.BFLOAT16, dims=[4], raw_data=bits.tobytes())
-    nodes = [helper.make_node("Cast", ["w"], ["f"], to=TensorProto.FLOAT), helper.make_node("Add", ["x", "f"], ["y"])]
+    nodes = [
+        helper.make_node("Cast", ["w"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["x", "f"], ["y"]),
+    ]
     model = build(nodes, [value("x", np.float32, [4])], [value("y", np.float32, [4])], {"w": weight})
     rten.agrees(model, {"x": floats(rng, 4)})
 
@@ -715,14 +802,22 @@ def test_both_branches_of_an_if(rten, rng):
 
     def branch(name: str, scale: float) -> onnx.GraphProto:
         nodes = [
-            helper.make_node("MatMulNBits", node.input, [f"p_{name}"], domain=CONTRIB, K=64, N=5, bits=4, block_size=32),
+            helper.make_node(
+                "MatMulNBits", node.input, [f"p_{name}"], domain=CONTRIB, K=64, N=5, bits=4, block_size=32
+            ),
             helper.make_node("Mul", [f"p_{name}", f"s_{name}"], [f"y_{name}"]),
         ]
         constants = [numpy_helper.from_array(np.float32(scale), f"s_{name}")]
         return helper.make_graph(nodes, name, [], [value(f"y_{name}", np.float32, None)], constants)
 
-    choose = helper.make_node("If", ["c"], ["Y"], then_branch=branch("then", 1), else_branch=branch("else", -2))
-    model = build([choose], [value("A", np.float32, [3, 64]), value("c", np.bool_, [])], [value("Y", np.float32, [3, 5])])
+    choose = helper.make_node(
+        "If", ["c"], ["Y"], then_branch=branch("then", 1), else_branch=branch("else", -2)
+    )
+    model = build(
+        [choose],
+        [value("A", np.float32, [3, 64]), value("c", np.bool_, [])],
+        [value("Y", np.float32, [3, 5])],
+    )
     model.graph.initializer.extend(inner.graph.initializer)
     for condition in [True, False]:
         rten.agrees(model, {**feeds, "c": np.array(condition)}, **SUMS)
@@ -741,14 +836,24 @@ def test_local_functions(rten, rng):
     )
     reference = onnx.AttributeProto(name="alpha", type=onnx.AttributeProto.FLOAT, ref_attr_name="slope")
     leaf.node[0].attribute.append(reference)
-    then = helper.make_graph([helper.make_node("Leaf", ["p"], ["q"], domain="local", slope=0.5)], "t", [], [value("q", np.float32, None)])
-    other = helper.make_graph([helper.make_node("Identity", ["p"], ["r"])], "e", [], [value("r", np.float32, None)])
+    then = helper.make_graph(
+        [helper.make_node("Leaf", ["p"], ["q"], domain="local", slope=0.5)],
+        "t",
+        [],
+        [value("q", np.float32, None)],
+    )
+    other = helper.make_graph(
+        [helper.make_node("Identity", ["p"], ["r"])], "e", [], [value("r", np.float32, None)]
+    )
     outer = helper.make_function(
         "local",
         "Outer",
         ["p", "c"],
         ["y", "n"],
-        [helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other), helper.make_node("Neg", ["p"], ["n"])],
+        [
+            helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other),
+            helper.make_node("Neg", ["p"], ["n"]),
+        ],
         [helper.make_opsetid("", 21), helper.make_opsetid("local", 1)],
     )
     calls = [
@@ -766,40 +871,66 @@ def test_local_functions(rten, rng):
 
 
 def test_missing_operators_are_named(rten):
-    nodes = [helper.make_node("BitwiseAnd", [x, "y"], [z], name=f"mask_{z}") for x, z in [("x", "a"), ("a", "b"), ("b", "c")]]
+    nodes = [
+        helper.make_node("BitwiseAnd", [x, "y"], [z], name=f"mask_{z}")
+        for x, z in [("x", "a"), ("a", "b"), ("b", "c")]
+    ]
     nodes.append(helper.make_node("NhwcMaxPool", ["c"], ["z"], domain=CONTRIB, name="pool"))
     inputs = [value("x", np.int32, [2]), value("y", np.int32, [2])]
     model = build(nodes, inputs, [value("z", np.int32, None)])
     feeds = {"x": np.ones(2, np.int32), "y": np.ones(2, np.int32)}
-    rten.refuses(model, feeds, "`BitwiseAnd` (node `mask_a`, and 2 more)", "`com.microsoft::NhwcMaxPool` (node `pool`)", "onnxruntime")
+    rten.refuses(
+        model,
+        feeds,
+        "`BitwiseAnd` (node `mask_a`, and 2 more)",
+        "`com.microsoft::NhwcMaxPool` (node `pool`)",
+        "onnxruntime",
+    )
 
 
 @pytest.mark.parametrize("number", [2**40, -(2**31) - 1, 2**31])
 def test_large_integers_are_refused(rten, number):
-    model = build([helper.make_node("Add", ["x", "w"], ["y"])], [value("x", np.int64, [1])], [value("y", np.int64, [1])], {"w": np.array([number])})
+    model = build(
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        [value("x", np.int64, [1])],
+        [value("y", np.int64, [1])],
+        {"w": np.array([number])},
+    )
     rten.refuses(model, {"x": np.array([1])}, "`w`", str(number), "32 bits")
 
 
 def test_large_inputs_are_refused(rten):
-    model = build([helper.make_node("Neg", ["x"], ["y"])], [value("x", np.int64, [1])], [value("y", np.int64, [1])])
+    model = build(
+        [helper.make_node("Neg", ["x"], ["y"])], [value("x", np.int64, [1])], [value("y", np.int64, [1])]
+    )
     rten.refuses(model, {"x": np.array([2**40])}, "`x`", str(2**40))
 
 
 def test_ends_of_slices_are_no_large_integers(rten):
     ends = np.array([2**63 - 1])
     node = helper.make_node("Slice", ["x", "s", "e"], ["y"])
-    model = build([node], [value("x", np.int64, [5])], [value("y", np.int64, [3])], {"s": np.array([2]), "e": ends})
+    model = build(
+        [node], [value("x", np.int64, [5])], [value("y", np.int64, [3])], {"s": np.array([2]), "e": ends}
+    )
     rten.agrees(model, {"x": np.arange(5)})
 
 
 def test_types_without_an_operator_for_them_are_refused(rten):
     four = packed(TensorProto.UINT4, np.arange(4), [4])
-    nodes = [helper.make_node("Cast", ["w"], ["f"], to=TensorProto.FLOAT), helper.make_node("Add", ["x", "f"], ["y"])]
+    nodes = [
+        helper.make_node("Cast", ["w"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["x", "f"], ["y"]),
+    ]
     model = build(nodes, [value("x", np.float32, [4])], [value("y", np.float32, [4])], {"w": four})
     rten.refuses(model, {"x": np.zeros(4, np.float32)}, "`w`", "uint4")
 
 
 def test_cubic_resize_is_refused(rten):
     node = helper.make_node("Resize", ["x", "", "s"], ["y"], mode="cubic", name="up")
-    model = build([node], [value("x", np.float32, [1, 1, 4, 4])], [value("y", np.float32, None)], {"s": np.array([1, 1, 2, 2], np.float32)})
+    model = build(
+        [node],
+        [value("x", np.float32, [1, 1, 4, 4])],
+        [value("y", np.float32, None)],
+        {"s": np.array([1, 1, 2, 2], np.float32)},
+    )
     rten.refuses(model, {"x": np.zeros((1, 1, 4, 4), np.float32)}, "`up`", "cubic")
