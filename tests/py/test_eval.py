@@ -281,7 +281,7 @@ def test_a_baseline_in_half_precision(onnxq, q4, engine):
     # What half precision costs a model of trained weights: its own rounding, 2^-11.
     assert 0 < float32["divergence"]["kld"]["mean"]["value"] < 1e-4
     assert four["divergence"]["kld"]["mean"]["value"] > 100 * float32["divergence"]["kld"]["mean"]["value"]
-    onnxq.refuses("eval", *on_text(q4, engine=engine), "--baseline", "fp16", mentions=("fp16", "MatMulNBits"))
+    onnxq.refuses("eval", *on_text(q4, engine=engine), "--baseline", "fp16", mentions=("fp16", "quantized"))
 
 
 def quantized_int8(path: Path) -> Path:
@@ -307,10 +307,11 @@ def test_without_python_and_without_onnx_runtime(onnxq, q4):
     assert here["engine"]["name"] == "rten" and there["engine"]["name"] == "onnxruntime"
     for name, a, b in zip(names, here["models"], there["models"]):
         found, expected = (m["divergence"]["kld"]["mean"]["value"] for m in (a, b))
-        # Integers are rounded differently on ties by the two engines, and rten has no float16:
-        # a few per cent of a divergence that is itself small.
-        tolerance = 0.05 if name in ("int8.onnx", "q8.onnx", "q4f16.onnx") else 2e-3
-        assert found == pytest.approx(expected, rel=tolerance, abs=2e-5), name
+        # Integers are rounded differently on ties by the two engines, rten has no float16, and
+        # 8 and 2 bits are written with accuracy_level 4, by which ONNX Runtime rounds
+        # activations to 8 bits and rten does not: 5e-5 nats here.
+        tolerance = 0.05 if name in ("int8.onnx", "q4f16.onnx") else 2e-3
+        assert found == pytest.approx(expected, rel=tolerance, abs=5e-5), name
 
 
 def classifier(path: Path, seed: int, noise: float = 0.0) -> Path:
@@ -322,8 +323,8 @@ def classifier(path: Path, seed: int, noise: float = 0.0) -> Path:
     table = rng.standard_normal((768, 16)).astype(np.float32)
     head = rng.standard_normal((16, 4)).astype(np.float32)
     head += noise * np.random.default_rng(seed).standard_normal(head.shape).astype(np.float32)
-    x = b.node("Gather", b.weight("table", table), ids)
-    x = b.node("ReduceMean", x, axes=[1], keepdims=0)
+    x = b.node("Gather", b.weight("table", table), ids, out="embedded")
+    x = b.node("ReduceMean", x, axes=[1], keepdims=0, out="mean")
     x = b.node("MatMul", x, b.weight("head", head), out="logits")
     b.output(x, ["batch", 4])
     return harness.save(b.model(), path)
@@ -389,8 +390,8 @@ def test_a_decoder_with_states_that_are_given(onnxq):
         ids = b.input("input_ids", ["batch", "sequence"], onnx.TensorProto.INT64)
         states = b.input("encoder_hidden_states", ["batch", "frames", 16])
         rng = np.random.default_rng(3)
-        x = b.node("Gather", b.weight("table", rng.standard_normal((768, 16)).astype(np.float32)), ids)
-        x = b.node("Add", x, b.node("ReduceMean", states, axes=[1], keepdims=1))
+        x = b.node("Gather", b.weight("table", rng.standard_normal((768, 16)).astype(np.float32)), ids, out="embedded")
+        x = b.node("Add", x, b.node("ReduceMean", states, axes=[1], keepdims=1, out="mean"), out="sum")
         head = rng.standard_normal((16, 768)).astype(np.float32) * np.float32(factor)
         b.output(b.node("MatMul", x, b.weight("head", head), out="logits"), ["batch", "sequence", 768])
         paths.append(harness.save(b.model(), onnxq.dir / name))
@@ -496,7 +497,7 @@ def test_models_that_cannot_be_compared(onnxq, q4):
         b = GraphBuilder()
         ids = b.input("input_ids", ["batch", "sequence"], onnx.TensorProto.INT64)
         table = np.random.default_rng(0).standard_normal((768, 8)).astype(np.float32)
-        x = b.node("Gather", b.weight("table", table), ids)
+        x = b.node("Gather", b.weight("table", table), ids, out="embedded")
         b.output(b.node("MatMul", x, b.weight("head", table[:size].T.copy()), out="logits"), ["batch", "sequence", size])
         harness.save(b.model(), onnxq.dir / name)
     onnxq.refuses("eval", "b.onnx", "--baseline", "a.onnx", "--text", TEXT, *tokenizer, mentions=("760", "768"))
