@@ -148,9 +148,6 @@ fn parse_dim(text: &str) -> Result<(String, i64), String> {
 
 pub(crate) fn run(args: &EvalArgs, cx: &Cx) -> Result<ExitStatus> {
     let evaluation = evaluate(args, cx)?;
-    for warning in &evaluation.warnings {
-        cx.note(&format!("onnxq: warning: {warning}\n"));
-    }
     write_reports(args, &evaluation, cx)?;
     Ok(match evaluation.passed() {
         true => ExitStatus::Done,

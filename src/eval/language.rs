@@ -126,7 +126,7 @@ pub(crate) fn evaluate(
             found
                 .check(&key(expected))
                 .map_err(|e| e.at(format!("`{}`", path.display())))?;
-            Base::Saved(reader)
+            Base::Saved(Box::new(reader))
         }
     };
     let mut runners: Vec<Runner<'_>> = models.iter().map(load).collect::<Result<_>>()?;
@@ -496,7 +496,7 @@ fn noise_of(compared: &[Compared], items: usize) -> Noise {
 enum Base<'a> {
     None,
     Runner(Box<Runner<'a>>),
-    Saved(Reader),
+    Saved(Box<Reader>),
 }
 
 impl<'a> Base<'a> {

@@ -180,7 +180,8 @@ impl<'m> Cut<'m> {
                 };
                 let piece = self.piece(value, node);
                 let constant = piece.border.is_empty() && !self.reads_input(&piece);
-                if !constant && !(piece.nodes.len() == 1 && self.is_same(node, other)?) {
+                let same = piece.nodes.len() == 1 && self.is_same(node, other)?;
+                if !constant && !same {
                     pieces.push(piece);
                 }
             }

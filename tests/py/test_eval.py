@@ -199,7 +199,7 @@ def test_a_batch_that_the_graph_does_not_allow(onnxq):
         port.type.tensor_type.shape.dim[0].dim_value = 1
     onnx.save(model, onnxq.dir / "one.onnx")
     done = onnxq.ok("eval", *on_text("one.onnx"), "--batch", 4, "--json", "eval.json")
-    assert "batch 1 instead of 4" in done.err
+    assert "batch 1 instead of 4" in done.out
     assert json.loads((onnxq.dir / "eval.json").read_text())["input"]["batch"] == 1
 
 
