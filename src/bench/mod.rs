@@ -31,7 +31,7 @@ use crate::{
 use decode::{Decoded, can_decode, decode};
 
 /// Version of the form of [`Report`].
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: &str = "onnxq.bench/1";
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -63,7 +63,7 @@ pub struct Subject {
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Version of this form: [`SCHEMA`].
-    pub schema: u32,
+    pub schema: &'static str,
     /// What ran the models.
     pub engine: EngineReport,
     /// Runs of each model that count; the models took turns.

@@ -3,15 +3,16 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use clap::Args;
 use onnxq::{
     Error, Result,
-    bench::{self, ModelReport, Options, Ratio, Report, Source, Subject},
+    bench::{self, InputReport, ModelReport, Options, Ratio, Report, Source, Subject},
     engine::{Array, Engine, InputRole, Signature, free_axes, inputs_of, read_tensors},
+    report,
 };
 
 use super::{
@@ -64,6 +65,9 @@ pub(crate) struct BenchArgs {
     /// [example: --json bench.json]
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write a page with plots [example: --html bench.html]
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Run the one model, and print what memory it took
     #[arg(long, hide = true)]
     measure_memory: bool,
@@ -99,6 +103,12 @@ pub(crate) fn run(args: &BenchArgs, cx: &Cx) -> Result<ExitStatus> {
     if let Some(path) = &args.json {
         cx.json(path, &report)?;
     }
+    if let Some(path) = &args.html {
+        cx.file(
+            path,
+            &report::html("Benchmark", &[], Some(&plotted(&report))),
+        )?;
+    }
     match args.json.as_deref() {
         Some(path) if path.as_os_str() == "-" => {}
         _ => cx.out(&text(&report))?,
@@ -118,7 +128,9 @@ fn subjects(args: &BenchArgs, cx: &Cx) -> Result<Vec<Subject>> {
             },
         };
         let (path, model) = cx.open(&read)?;
-        Inputs::of(&path, &model).keep_from(args.json.as_deref())?;
+        let inputs = Inputs::of(&path, &model);
+        inputs.keep_from(args.json.as_deref())?;
+        inputs.keep_from(args.html.as_deref())?;
         let signature = Signature::of(&model.model);
         opened.push((path, model, signature));
     }
@@ -246,8 +258,54 @@ impl Feed {
     }
 }
 
+/// What the page shows of a report.
+pub(crate) fn plotted(report: &Report) -> report::Bench {
+    let first = report.models.first();
+    let inputs = first.map_or(&[][..], |m| &m.inputs);
+    let shape = |i: &InputReport| {
+        let extents: Vec<_> = i.shape.iter().map(usize::to_string).collect();
+        format!("{} [{}]", i.name, extents.join(", "))
+    };
+    let input = match first.and_then(|m| m.language.as_ref()) {
+        Some(language) => format!("a prompt of {} tokens", language.prompt_tokens),
+        None => inputs.iter().map(shape).collect::<Vec<_>>().join(", "),
+    };
+    let threads = report.engine.threads;
+    report::Bench {
+        engine: format!(
+            "{} {}, {threads} thread{}",
+            report.engine.name,
+            report.engine.version,
+            if threads == 1 { "" } else { "s" }
+        ),
+        input,
+        models: report.models.iter().map(latency).collect(),
+    }
+}
+
+fn latency(model: &ModelReport) -> report::Latency {
+    let (per_second, unit) = match &model.language {
+        Some(language) => (language.prefill_tokens_per_s, "tokens"),
+        None => (model.items_per_s, "items"),
+    };
+    let name = Path::new(&model.path).file_stem().unwrap_or_default();
+    report::Latency {
+        name: name.to_string_lossy().into_owned(),
+        runs: model.latency.times_ms.len(),
+        mean_ms: model.latency.mean_ms,
+        sd_ms: model.latency.sd_ms.unwrap_or_default(),
+        p50_ms: model.latency.p50_ms,
+        p95_ms: model.latency.p95_ms,
+        p99_ms: model.latency.p99_ms,
+        throughput: Some(report::Throughput {
+            per_second,
+            unit: unit.to_owned(),
+        }),
+    }
+}
+
 /// The axis along which tokens are counted, as `--dim` names it; none when it is fixed.
-fn token_axis(signature: &Signature) -> Option<String> {
+pub(crate) fn token_axis(signature: &Signature) -> Option<String> {
     let ids = signature.input(InputRole::InputIds)?;
     let axes = free_axes(signature);
     let name = ids.dims.as_deref()?.get(1)?.to_string();

@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use onnxq::{
-    Error, Result,
+    Error, Result, bench,
     engine::{Array, Engine, LoadOptions, Signature, inputs_of, read_tensors},
     eval::{
         self, Baseline, Evaluation, Items, LanguageOptions, OpenSubject, Subject, Tokens,
@@ -18,6 +18,7 @@ use onnxq::{
 
 use super::{
     Cx, ExitStatus, ReadArgs, ReadOptions,
+    bench::{plotted, token_axis},
     context::{Inputs, at_file},
     engine_args::EngineArgs,
     half::Half,
@@ -105,6 +106,10 @@ pub(crate) struct EvalArgs {
     /// [example: --log-probs logits.safetensors]
     #[arg(long, value_name = "FILE")]
     log_probs: Option<PathBuf>,
+    /// Measure the latency of each model, too, by N runs in turn, for the page
+    /// [example: --bench 20 --html report.html]
+    #[arg(long, value_name = "N", requires = "html", value_parser = clap::value_parser!(u32).range(1..))]
+    bench: Option<u32>,
     #[command(flatten)]
     engine: EngineArgs,
 
@@ -147,15 +152,20 @@ fn parse_dim(text: &str) -> Result<(String, i64), String> {
 }
 
 pub(crate) fn run(args: &EvalArgs, cx: &Cx) -> Result<ExitStatus> {
-    let evaluation = evaluate(args, cx)?;
-    write_reports(args, &evaluation, cx)?;
+    let (evaluation, bench) = evaluate(args, cx)?;
+    write_reports(args, &evaluation, bench.as_ref(), cx)?;
     Ok(match evaluation.passed() {
         true => ExitStatus::Done,
         false => ExitStatus::Differs,
     })
 }
 
-fn write_reports(args: &EvalArgs, evaluation: &Evaluation, cx: &Cx) -> Result<()> {
+fn write_reports(
+    args: &EvalArgs,
+    evaluation: &Evaluation,
+    bench: Option<&report::Bench>,
+    cx: &Cx,
+) -> Result<()> {
     if let Some(path) = &args.json {
         cx.json(path, evaluation)?;
     }
@@ -164,7 +174,11 @@ fn write_reports(args: &EvalArgs, evaluation: &Evaluation, cx: &Cx) -> Result<()
     }
     if let Some(path) = &args.html {
         let names: Vec<_> = evaluation.models.iter().map(|m| m.name.as_str()).collect();
-        let page = report::html(&names.join(", "), std::slice::from_ref(evaluation), None);
+        let page = report::html(
+            &format!("Evaluation of {}", names.join(", ")),
+            std::slice::from_ref(evaluation),
+            bench,
+        );
         cx.file(path, &page)?;
     }
     match args.json.as_deref() {
@@ -247,7 +261,7 @@ impl EvalArgs {
     }
 }
 
-fn evaluate(args: &EvalArgs, cx: &Cx) -> Result<Evaluation> {
+fn evaluate(args: &EvalArgs, cx: &Cx) -> Result<(Evaluation, Option<report::Bench>)> {
     for output in args.outputs() {
         Summary::check_path(Some(output))?;
     }
@@ -276,11 +290,12 @@ fn evaluate(args: &EvalArgs, cx: &Cx) -> Result<Evaluation> {
         engine: &*engine,
         load,
     };
-    match task {
+    let evaluation = match task {
         Task::CausalLm => job.language(),
         Task::Classifier | Task::Encoder => job.texts(task),
         Task::Tensors => job.tensors(&signature),
-    }
+    }?;
+    Ok((evaluation, job.bench()?))
 }
 
 /// An evaluation whose models are open.
@@ -415,6 +430,37 @@ impl Job<'_> {
             (None, Some(tokens)) => args.how.ids(tokens, &model),
             (None, None) => unreachable!("the task is one on text"),
         }
+    }
+
+    /// The latency of the models on inputs that are made up: as many tokens as a window has.
+    fn bench(&self) -> Result<Option<report::Bench>> {
+        let Some(runs) = self.args.bench else {
+            return Ok(None);
+        };
+        let options = bench::Options {
+            runs: runs as usize,
+            warmup: 2,
+            decode: 0,
+            load: self.load,
+        };
+        let subject = |open: &OpenSubject| {
+            let signature = Signature::of(open.model());
+            let mut dims: BTreeMap<String, i64> = self.args.dim.iter().cloned().collect();
+            let window = self.args.how.window as i64;
+            dims.extend(token_axis(&signature).map(|axis| (axis, window)));
+            let subject = open.subject();
+            Ok(bench::Subject {
+                path: subject.path.map(Path::to_path_buf).unwrap_or_default(),
+                model: open.model().clone(),
+                bytes: subject.bytes,
+                inputs: inputs_of(&signature, self.args.seed, &dims)?,
+            })
+        };
+        let files = self.opened.base.iter().chain(&self.opened.models);
+        let subjects: Vec<_> = files.map(subject).collect::<Result<_>>()?;
+        let source = bench::Source::Seed(self.args.seed);
+        let report = bench::run(self.engine, &subjects, source, &options)?;
+        Ok(Some(plotted(&report)))
     }
 
     /// Adds the ranking of nodes, if it is asked for.

@@ -39,7 +39,7 @@ def add_model(path: Path, dtype: int = TensorProto.FLOAT, shape=("batch", 4)) ->
 def bench(onnxq: harness.Onnxq, *args: object, runs: int = 3) -> dict:
     done = onnxq.ok("bench", *args, "--runs", runs, "--warmup", 1, "--json", "report.json")
     report = json.loads((onnxq.dir / "report.json").read_text())
-    assert report["schema"] == 1
+    assert report["schema"] == "onnxq.bench/1"
     assert "mean ms" in done.out
     return report
 

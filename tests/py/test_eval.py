@@ -568,3 +568,13 @@ def test_smollm2(onnxq, real_model):
             expected.divergence, rel=1e-3, abs=1e-6 + found["noise"]["mean_kld"]
         )
         assert abs(found["divergence"]["top1"]["value"] - expected.top1) * tokens.size <= 1
+
+
+def test_latency_on_the_page(onnxq, q4):
+    done = onnxq.ok("eval", *on_text(q4), "--baseline", MODEL, "--html", "report.html", "--bench", 3)
+    page = (onnxq.dir / "report.html").read_text()
+    assert "perplexity" in done.out and "Latency" in page and "Perplexity" in page
+    onnxq.ok("bench", MODEL, q4, "--runs", 3, "--html", "bench.html")
+    page = (onnxq.dir / "bench.html").read_text()
+    assert "Latency" in page and "Perplexity" not in page
+    assert onnxq("eval", *on_text(q4), "--bench", 0, "--html", "report.html").status == 2
