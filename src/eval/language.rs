@@ -105,7 +105,7 @@ pub(crate) fn evaluate(
         stride: Some(options.windows.stride),
         chunk: options.chunk,
         batch: options.batch,
-        sha256: sha256(&windows),
+        sha256: sha256(windows.iter().map(|w| w.ids), &options.given),
     };
     let key = |model_sha256: String| Key {
         schema: SCHEMA.to_owned(),
