@@ -22,8 +22,13 @@ pub fn sha256(file: &SourceFile) -> Result<String> {
         file.read_exact_at(from, &mut buffer[..len])?;
         hash.update(&buffer[..len]);
     }
-    let hex = |byte: &u8| format!("{byte:02x}");
-    Ok(hash.finalize().iter().map(hex).collect())
+    Ok(hex(hash))
+}
+
+/// What `hash` comes to, in lower-case hexadecimal.
+pub(crate) fn hex(hash: Sha256) -> String {
+    let digits = |byte: &u8| format!("{byte:02x}");
+    hash.finalize().iter().map(digits).collect()
 }
 
 /// The 64 characters of [`sha256`], computed when they are written: a hash of gigabytes

@@ -105,7 +105,7 @@ pub(crate) fn evaluate(
         stride: Some(options.windows.stride),
         chunk: options.chunk,
         batch: options.batch,
-        sha256: sha256(&windows),
+        sha256: sha256(windows.iter().map(|w| w.ids), &options.given),
     };
     let key = |model_sha256: String| Key {
         schema: SCHEMA.to_owned(),
@@ -120,13 +120,10 @@ pub(crate) fn evaluate(
         None => Base::None,
         Some(Baseline::Model(subject)) => Base::Runner(Box::new(load(subject)?)),
         Some(Baseline::Saved { path, of }) => {
-            let reader = Reader::open(path, &windows)?;
-            let found = reader.key();
-            let expected = of.as_ref().map_or(found.model_sha256.clone(), Subject::key);
-            found
-                .check(&key(expected))
-                .map_err(|e| e.at(format!("`{}`", path.display())))?;
-            Base::Saved(Box::new(reader))
+            Base::Saved(Box::new(Reader::open(path, &windows, |found| {
+                let of = of.as_ref().map(Subject::key);
+                key(of.unwrap_or_else(|| found.model_sha256.clone()))
+            })?))
         }
     };
     let mut runners: Vec<Runner<'_>> = models.iter().map(load).collect::<Result<_>>()?;

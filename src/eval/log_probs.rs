@@ -42,7 +42,7 @@ pub(crate) struct Key {
     pub(crate) engine: String,
     /// SHA-256 of the model file; with what was done to it in memory.
     pub(crate) model_sha256: String,
-    /// SHA-256 of the tokens.
+    /// SHA-256 of the tokens, and of what is given beside them.
     pub(crate) tokens_sha256: String,
     /// Tokens of a window.
     pub(crate) window: String,
@@ -208,11 +208,18 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Opens the compact file at `path`, which must fit `windows`.
-    pub(crate) fn open(path: &Path, windows: &[Window<'_>]) -> Result<Reader> {
+    /// Opens the compact file at `path`, which must fit `windows` and have the key that
+    /// `expected` makes of its own.
+    pub(crate) fn open(
+        path: &Path,
+        windows: &[Window<'_>],
+        expected: impl Fn(&Key) -> Key,
+    ) -> Result<Reader> {
         let at = |e: Error| e.at(format!("`{}`", path.display()));
         let file = SourceFile::open(path)?;
         let (header, data) = read_header(&file).map_err(at)?;
+        // Of another run extents differ, too, but that tells less.
+        header.key.check(&expected(&header.key)).map_err(at)?;
         let mut reader = Reader {
             file,
             header,
@@ -226,10 +233,6 @@ impl Reader {
         Ok(reader)
     }
 
-    pub(crate) fn key(&self) -> &Key {
-        &self.header.key
-    }
-
     fn check(&mut self, i: usize, window: &Window<'_>) -> Result<()> {
         let rows = window.ids.len() - window.first;
         let below = self.entry(&format!("below.{i}"))?;
@@ -241,8 +244,17 @@ impl Reader {
                 )));
             }
         };
+        // The hash of the tokens does not tell where one window ends and the next begins.
+        let tokens = self.entry(&format!("tokens.{i}"))?;
+        if tokens.shape != [window.ids.len()] {
+            return Err(Error::input(format!(
+                "`tokens.{i}` has extents {:?}, expected [{}]",
+                tokens.shape,
+                window.ids.len()
+            )));
+        }
         let sizes = [
-            (below, 2 * rows * vocabulary),
+            (below, (2 * rows).saturating_mul(vocabulary)),
             (self.entry(&format!("reference.{i}"))?, 4 * rows),
         ];
         for (entry, size) in sizes {

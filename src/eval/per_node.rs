@@ -1,7 +1,8 @@
 //! Where a model leaves its baseline: which node costs most.
 //!
 //! Both models are run with inner values exposed as outputs. A value counts when both have it by
-//! name and it is computed differently: by other operators, attributes or constants. Its error
+//! name and it is computed differently: by other operators, attributes or constants, or in
+//! another type. Its error
 //! has two parts, which are told apart by a third run, of the model cut at the values that both
 //! have: every piece is fed what the *baseline* computes there, so that it shows only the error
 //! that it adds itself. Errors that come from above, which grow and shrink on their way, are not
@@ -14,9 +15,10 @@ use crate::{
     diff,
     engine::{Array, Engine, LoadOptions, Program},
     error::{Error, Result},
+    infer::{self, Kind},
     ir::{
-        DataType, Def, GraphOutput, Model, NodeId, TensorType, Type, Use, Uses, Value, ValueId,
-        ValueInfo, edit::Edit,
+        DataType, Def, GraphOutput, Model, Node, NodeId, SideTable, TensorType, Type, Use, Uses,
+        Value, ValueId, ValueInfo, edit::Edit,
     },
 };
 
@@ -100,7 +102,7 @@ pub(crate) fn per_node(
     Ok(ranking)
 }
 
-/// Norm of the difference by norm of `base`; `None` when they are no numbers, or have not the
+/// Norm of the difference by norm of `base`; `None` for truth values, or when they have not the
 /// same extents.
 fn relative_error(base: &Array, other: &Array) -> Option<f64> {
     if base.dims() != other.dims() {
@@ -109,22 +111,18 @@ fn relative_error(base: &Array, other: &Array) -> Option<f64> {
     let (base, other) = (base.to_f32()?, other.to_f32()?);
     let (mut signal, mut noise) = (0.0, 0.0);
     for (&b, &o) in base.iter().zip(&other) {
-        // Masks are full of infinities.
-        if b == o {
-            signal += if b.is_finite() {
-                f64::from(b).powi(2)
-            } else {
-                0.0
-            };
-            continue;
+        let (b, o) = (f64::from(b), f64::from(o));
+        if b.is_finite() {
+            signal += b * b;
         }
-        signal += f64::from(b).powi(2);
-        noise += (f64::from(o) - f64::from(b)).powi(2);
+        // Masks are full of infinities.
+        if b != o && !(b.is_nan() && o.is_nan()) {
+            noise += (o - b) * (o - b);
+        }
     }
-    match noise == 0.0 {
-        true => Some(0.0),
-        false => Some((noise / signal.max(f64::MIN_POSITIVE)).sqrt()),
-    }
+    let error = (noise / signal.max(f64::MIN_POSITIVE)).sqrt();
+    // Where only one of them is a number, nothing is worse.
+    Some(if error.is_nan() { f64::INFINITY } else { error })
 }
 
 /// A part of the model between values that the baseline has too.
@@ -143,6 +141,8 @@ struct Piece {
 struct Cut<'m> {
     baseline: &'m Model,
     model: &'m Model,
+    /// What the values of each are.
+    kinds: [SideTable<ValueId, Option<Kind>>; 2],
     /// By name: the baseline's node and the model's.
     common: BTreeMap<ValueId, NodeId>,
 }
@@ -166,6 +166,7 @@ impl<'m> Cut<'m> {
         Cut {
             baseline,
             model,
+            kinds: [baseline, model].map(infer::kinds),
             common,
         }
     }
@@ -223,8 +224,9 @@ impl<'m> Cut<'m> {
         values.any(|v| matches!(v.def, Def::Input(_)) && v.constant.is_none())
     }
 
-    /// Whether both nodes do the same with the same: operator, attributes, operands by name,
-    /// constants by content.
+    /// Whether both nodes do the same with the same: operator, attributes, types of results,
+    /// operands by name, constants by content. Of nodes with graphs, or that call functions of
+    /// the model, this is not looked at.
     fn is_same(&self, node: NodeId, other: NodeId) -> Result<bool> {
         let (a, b) = (&self.model.nodes[node], &self.baseline.nodes[other]);
         let attributes = a.attributes.len() == b.attributes.len()
@@ -237,6 +239,8 @@ impl<'m> Cut<'m> {
             || a.inputs.len() != b.inputs.len()
             || !attributes
             || a.subgraphs().next().is_some()
+            || self.calls(a)
+            || self.differ_in_type(a, b)
         {
             return Ok(false);
         }
@@ -255,6 +259,21 @@ impl<'m> Cut<'m> {
             }
         }
         Ok(true)
+    }
+
+    /// Whether `node` of the model calls one of its functions.
+    fn calls(&self, node: &Node) -> bool {
+        let mut functions = self.model.functions.iter();
+        functions.any(|f| *f.name == *node.op_type && f.domain() == node.domain())
+    }
+
+    /// Whether `node` computes a value of another type than `other`, the baseline's: with other
+    /// precision, then.
+    fn differ_in_type(&self, node: &Node, other: &Node) -> bool {
+        let [theirs, mine] = &self.kinds;
+        let values = node.outputs.iter().zip(&other.outputs);
+        let mut kinds = values.filter_map(|(&v, &w)| mine[v?].zip(theirs[w?]));
+        kinds.any(|(mine, theirs)| mine != theirs)
     }
 }
 
@@ -320,8 +339,14 @@ fn force(
         let fed = edit.fresh_name(&format!("{name}/forced"));
         let input = input(edit.model_mut(), &fed, border, array.dtype());
         for &each in uses.of_value(border) {
-            if let Use::Operand(node, slot) = each {
-                edit.model_mut().nodes[node].inputs[slot as usize] = Some(input);
+            let model = edit.model_mut();
+            match each {
+                Use::Operand(node, slot) => model.nodes[node].inputs[slot as usize] = Some(input),
+                // A branch may give what it captures as it is.
+                Use::Output(graph, index) if graph != main => {
+                    model.graphs[graph].outputs[index as usize].value = input;
+                }
+                Use::Output(..) => {}
             }
         }
         inputs.push(input);
@@ -358,4 +383,59 @@ fn input(model: &mut Model, name: &str, like: ValueId, dtype: DataType) -> Value
         }),
         constant: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::parse;
+
+    /// The values whose nodes differ.
+    fn different(baseline: &str, model: &str) -> Vec<String> {
+        let graph = |body: &str| {
+            let head = "<ir_version: 10, opset_import: [\"\": 17, \"f\": 1]>";
+            parse(&format!("{head} {body}")).unwrap()
+        };
+        let (baseline, model) = (graph(baseline), graph(model));
+        let pieces = Cut::new(&baseline, &model).pieces().unwrap();
+        let name = |p: &Piece| model.values[p.result].name.to_string();
+        pieces.iter().map(name).collect()
+    }
+
+    #[test]
+    fn another_type_is_another_computation() {
+        let float = "g (float[2] x) => (float[2] y) { a = Relu (x) b = Neg (a) y = Abs (b) }";
+        let half = "g (float[2] x) => (float[2] y) {
+            h = Cast <to = 10> (x) a = Relu (h) b = Neg (a) c = Abs (b) y = Cast <to = 1> (c)
+        }";
+        assert_eq!(different(float, float), [""; 0]);
+        assert_eq!(different(float, half), ["a", "b", "y"]);
+    }
+
+    #[test]
+    fn a_function_may_do_something_else() {
+        let call = |op: &str| {
+            format!(
+                "g (float[2] x) => (float[2] y) {{ a = f.F (x) y = Abs (a) }}
+                 <domain: \"f\", opset_import: [\"\": 17]> F (p) => (q) {{ q = {op} (p) }}"
+            )
+        };
+        assert_eq!(different(&call("Relu"), &call("Neg")), ["a"]);
+    }
+
+    #[test]
+    fn relative_errors_by_hand() {
+        let error = |b: [f32; 2], o: [f32; 2]| {
+            let array = |x: [f32; 2]| Array::new(vec![2], x.to_vec());
+            relative_error(&array(b), &array(o)).unwrap()
+        };
+        const INF: f32 = f32::INFINITY;
+        assert_eq!(error([3.0, 4.0], [3.0, 9.0]), 1.0);
+        assert_eq!(error([3.0, -INF], [3.0, -INF]), 0.0);
+        assert_eq!(error([3.0, f32::NAN], [3.0, f32::NAN]), 0.0);
+        for bad in [f32::NAN, INF] {
+            assert_eq!(error([3.0, 4.0], [3.0, bad]), f64::INFINITY);
+            assert_eq!(error([3.0, bad], [3.0, 4.0]), f64::INFINITY);
+        }
+    }
 }

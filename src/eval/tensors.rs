@@ -5,13 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sha2::{Digest, Sha256};
-
 use super::{
     Subject, Tokens,
     language::Evaluated,
     lm::{Named, empty_past, given_to, token_feeds, with_given},
     report::{InputInfo, ModelResult, Noise, OutputDifference},
+    tokens::sha256,
 };
 use crate::{
     engine::{Array, Engine, InputRole, LoadOptions, OutputRole, Session, Signature},
@@ -142,29 +141,16 @@ impl<'a> Feeds<'a> {
     }
 
     fn info(&self) -> InputInfo {
-        let mut hash = Sha256::new();
-        let (source, tokens) = match self.items {
-            Items::Tensors { sets, source } => {
-                for (name, array) in sets.iter().flatten() {
-                    hash.update(name);
-                    hash.update(array.to_le_bytes());
-                }
-                (source, 0)
-            }
-            Items::Texts { tokens, .. } => {
-                for id in self.texts.iter().copied().flatten() {
-                    hash.update(id.to_le_bytes());
-                }
-                (tokens.source(), self.texts.iter().map(|t| t.len()).sum())
-            }
+        let (source, given) = match self.items {
+            Items::Tensors { sets, source } => (source, sets.iter().flatten().collect::<Vec<_>>()),
+            Items::Texts { tokens, given, .. } => (tokens.source(), given.iter().collect()),
         };
-        let hex = |byte: &u8| format!("{byte:02x}");
         InputInfo {
             source: source.to_owned(),
-            tokens,
+            tokens: self.texts.iter().map(|t| t.len()).sum(),
             items: self.len(),
             batch: 1,
-            sha256: hash.finalize().iter().map(hex).collect(),
+            sha256: sha256(self.texts.iter().copied(), given),
             ..InputInfo::default()
         }
     }

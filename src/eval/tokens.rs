@@ -5,7 +5,11 @@ use std::{path::Path, sync::Arc};
 use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
-use crate::error::{Error, Result};
+use super::lm::Named;
+use crate::{
+    digest,
+    error::{Error, Result},
+};
 
 /// How many bytes of text are tokenized for one token that is wanted. A token of a byte-pair
 /// encoding has about 4; when a text has more, the next try takes twice as much of it.
@@ -207,16 +211,28 @@ fn cut(ids: &[u32], how: Windows) -> impl Iterator<Item = Window<'_>> {
     windows.filter(|w| w.ids.len() >= 2)
 }
 
-/// SHA-256 over the tokens, each as 4 little-endian bytes, windows in order.
-pub(crate) fn sha256(windows: &[Window<'_>]) -> String {
+/// SHA-256 over the tokens, each as 4 little-endian bytes, texts in order, and the tensors given
+/// beside them: each one's name and type, both ended by a zero, its extents, as 8 little-endian
+/// bytes, and its elements.
+pub(crate) fn sha256<'a>(
+    texts: impl Iterator<Item = &'a [u32]>,
+    given: impl IntoIterator<Item = &'a Named>,
+) -> String {
     let mut hash = Sha256::new();
-    for window in windows {
-        for id in window.ids {
-            hash.update(id.to_le_bytes());
-        }
+    for id in texts.flatten() {
+        hash.update(id.to_le_bytes());
     }
-    let hex = |byte: &u8| format!("{byte:02x}");
-    hash.finalize().iter().map(hex).collect()
+    for (name, array) in given {
+        for text in [name, array.dtype().name()] {
+            hash.update(text);
+            hash.update([0]);
+        }
+        for extent in array.dims() {
+            hash.update((*extent as u64).to_le_bytes());
+        }
+        hash.update(array.to_le_bytes());
+    }
+    digest::hex(hash)
 }
 
 fn read_text(path: &Path) -> Result<String> {
@@ -255,6 +271,7 @@ fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Array;
 
     fn windows(sequences: Vec<Vec<u32>>, window: usize, stride: usize) -> Vec<(Vec<u32>, usize)> {
         let tokens = Tokens::from_sequences(sequences);
@@ -284,6 +301,23 @@ mod tests {
                 (vec![4, 5, 6, 7], 2)
             ]
         );
+    }
+
+    #[test]
+    fn the_hash_covers_what_is_given_beside_tokens() {
+        let ids = [1, 2, 3];
+        let of = |given: &[Named]| sha256([&ids[..]].into_iter(), given);
+        let states =
+            |dims: Vec<usize>, x: f32| vec![("states".to_owned(), Array::new(dims, vec![x, 0.0]))];
+        let hashes = [
+            of(&[]),
+            of(&states(vec![2], 1.0)),
+            of(&states(vec![2], 2.0)),
+            of(&states(vec![1, 2], 1.0)),
+        ];
+        let different: std::collections::HashSet<_> = hashes.iter().collect();
+        assert_eq!(different.len(), hashes.len());
+        assert_eq!(of(&states(vec![2], 1.0)), hashes[1]);
     }
 
     #[test]
