@@ -94,8 +94,8 @@ pub(crate) struct EvalArgs {
 
     #[command(flatten)]
     limits: LimitArgs,
-    /// Measure the engine's own noise on the first N windows or items: the difference that its
-    /// graph optimizations make; 0: not at all [example: --noise 0]
+    /// Measure the engine's own noise on the begin of the first N windows, or on N items: the
+    /// difference that its graph optimizations make; 0: not at all [example: --noise 0]
     #[arg(long, value_name = "N", default_value_t = 1)]
     noise: usize,
     /// Rank the nodes by the error that each adds, and show the worst N

@@ -237,7 +237,8 @@ pub struct OutputDifference {
     pub agreement: Option<f64>,
 }
 
-/// How much a model differs from itself on the engine, with graph optimizations and without.
+/// How much a model differs from itself on the engine, with graph optimizations and without. For
+/// a model that is compared, each figure is the larger of its own and its baseline's.
 #[derive(Clone, Debug, Serialize)]
 pub struct Noise {
     /// How it was measured.
@@ -309,6 +310,23 @@ impl ModelResult {
             noise: None,
             per_node: Vec::new(),
             limits: Vec::new(),
+        }
+    }
+}
+
+impl Noise {
+    /// Takes the larger of both, figure by figure.
+    pub(crate) fn raise(&mut self, other: &Noise) {
+        let larger = |a: &mut Option<f64>, b: Option<f64>| {
+            *a = a.zip(b).map(|(a, b)| a.max(b)).or(*a);
+        };
+        larger(&mut self.mean_kld, other.mean_kld);
+        larger(&mut self.max_kld, other.max_kld);
+        larger(&mut self.max_log_prob, other.max_log_prob);
+        larger(&mut self.max_difference, other.max_difference);
+        let distance = |ratio: Option<f64>| ratio.map_or(0.0, |r| r.ln().abs());
+        if distance(other.perplexity_ratio) > distance(self.perplexity_ratio) {
+            self.perplexity_ratio = other.perplexity_ratio;
         }
     }
 }

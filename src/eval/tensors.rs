@@ -77,9 +77,19 @@ pub(crate) fn evaluate(
             }
         }
     }
+    let base = base.map(Runner::finish);
+    let floor = base.as_ref().and_then(|b| b.noise.as_ref());
+    let finish = |runner: Runner<'_>| {
+        let mut result = runner.finish();
+        // A difference is blurred by both sides.
+        if let (Some(noise), Some(floor)) = (&mut result.noise, floor) {
+            noise.raise(floor);
+        }
+        result
+    };
     Ok(Evaluated {
-        baseline: base.map(Runner::finish),
-        models: runners.into_iter().map(Runner::finish).collect(),
+        models: runners.into_iter().map(finish).collect(),
+        baseline: base,
         input: feeds.info(),
         warnings,
     })
