@@ -252,6 +252,12 @@ fn evaluate(args: &EvalArgs, cx: &Cx) -> Result<Evaluation> {
         Summary::check_path(Some(output))?;
     }
     let opened = Opened::new(args, cx)?;
+    if args.per_node.is_some() && args.baseline.is_none() {
+        return Err(Error::input("--per-node: expected --baseline, a model"));
+    }
+    if args.batch == 0 {
+        return Err(Error::input("--batch is 0, expected at least 1"));
+    }
     let engine = args.engine.engine(cx)?;
     let load = args.engine.load_options(cx);
     let is_text = args.text.is_some() || args.tokens.is_some();
@@ -316,11 +322,6 @@ impl Job<'_> {
             (None, model) => model.map(Baseline::Model),
         };
         let limits = args.limits.limits();
-        if baseline.is_none() && !limits.is_empty() {
-            return Err(Error::input(
-                "limits are on the difference from a baseline: expected --baseline",
-            ));
-        }
         let subjects = self.opened.subjects();
         let engine = self.engine;
         let baseline = baseline.as_ref();
@@ -382,6 +383,7 @@ impl Job<'_> {
             ("--baseline-logprobs", args.baseline_logprobs.is_some()),
             ("--log-probs", args.log_probs.is_some()),
             ("--chunk", args.chunk.is_some()),
+            ("--batch", args.batch != 1),
         ];
         if let Some((option, _)) = only_lm.iter().find(|(_, used)| *used) {
             return Err(Error::input(format!(
@@ -419,11 +421,9 @@ impl Job<'_> {
 
     /// Adds the ranking of nodes, if it is asked for.
     fn rank(&self, evaluation: &mut Evaluation, items: Items<'_>) -> Result<()> {
-        let Some(most) = self.args.per_node else {
+        let Some((most, base)) = self.args.per_node.zip(self.opened.baseline()) else {
             return Ok(());
         };
-        let base = self.opened.baseline();
-        let base = base.ok_or_else(|| Error::input("--per-node: expected --baseline, a model"))?;
         for (subject, result) in self.opened.subjects().iter().zip(&mut evaluation.models) {
             let ranking = eval::per_node(self.engine, base.model, subject.model, items, self.load);
             result.per_node = ranking.map_err(|e| e.at(format!("`{}`", subject.name)))?;

@@ -53,7 +53,8 @@ pub fn compare(
 /// baseline how far their distributions are from its.
 ///
 /// # Errors
-/// The engine refuses or cannot run a model; a model is no causal language model; the text is too
+/// There are limits and no baseline; the engine refuses or cannot run a model; a model is no
+/// causal language model; the text is too
 /// short, or has tokens that a model does not have; a distribution has numbers that are none.
 pub fn language_models(
     engine: &dyn Engine,
@@ -64,6 +65,11 @@ pub fn language_models(
     limits: &Limits,
 ) -> Result<Evaluation> {
     limits.check()?;
+    if baseline.is_none() && !limits.is_empty() {
+        return Err(Error::input(
+            "limits are on the difference from a baseline: expected --baseline",
+        ));
+    }
     let found = language::evaluate(engine, baseline, models, tokens, options, limits)?;
     Ok(evaluation(engine, Task::CausalLm, options.load, found))
 }

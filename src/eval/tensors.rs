@@ -100,6 +100,9 @@ impl<'a> Feeds<'a> {
     fn of(items: Items<'a>) -> Result<Feeds<'a>> {
         let texts = match items {
             Items::Tensors { .. } => Vec::new(),
+            Items::Texts { window: 0, .. } => {
+                return Err(Error::input("a window of 0: expected at least 1 token"));
+            }
             Items::Texts { tokens, window, .. } => {
                 let all = tokens.sequences().iter();
                 all.filter(|ids| !ids.is_empty())
