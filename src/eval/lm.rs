@@ -41,7 +41,7 @@ impl LanguageModel {
             ))
         })?;
         let logits = logits.name.clone();
-        let given = given_to(&signature, given)?;
+        let given = given_beside_tokens(&signature, given)?;
         Ok(LanguageModel {
             session,
             signature,
@@ -114,6 +114,21 @@ pub(crate) fn given_to(signature: &Signature, given: &[Named]) -> Result<Vec<Nam
         }
     }
     Ok(given.iter().filter(|(n, _)| known(n)).cloned().collect())
+}
+
+/// As [`given_to`], beside tokens: what they are fed as must not be given, too.
+pub(crate) fn given_beside_tokens(signature: &Signature, given: &[Named]) -> Result<Vec<Named>> {
+    let twice = signature.inputs.iter().find(|input| {
+        let fed = matches!(input.role, InputRole::InputIds | InputRole::Past { .. });
+        fed && given.iter().any(|(name, _)| *name == input.name)
+    });
+    match twice {
+        None => given_to(signature, given),
+        Some(input) => Err(Error::input(format!(
+            "input `{}` comes from the text or the tokens; expected a file without it (--inputs)",
+            input.name
+        ))),
+    }
 }
 
 /// What an engine takes: `given`, and those of `feeds` that it does not have.

@@ -8,7 +8,7 @@ use std::{
 use super::{
     Subject, Tokens,
     language::Evaluated,
-    lm::{Named, empty_past, given_to, token_feeds, with_given},
+    lm::{Named, empty_past, given_beside_tokens, given_to, token_feeds, with_given},
     report::{InputInfo, ModelResult, Noise, OutputDifference},
     tokens::sha256,
 };
@@ -129,14 +129,16 @@ impl<'a> Feeds<'a> {
     /// The inputs of item `i` for a model with this signature.
     fn item(&self, i: usize, signature: &Signature) -> Result<Vec<Named>> {
         let (feeds, given) = match self.items {
-            Items::Tensors { sets, .. } => (rest_of(signature, &sets[i])?, &sets[i][..]),
+            Items::Tensors { sets, .. } => {
+                let rest = rest_of(signature, &sets[i])?;
+                (rest, given_to(signature, &sets[i])?)
+            }
             Items::Texts { given, .. } => {
                 let ids = self.texts[i];
                 let feeds = token_feeds(signature, &[ids], &(0..ids.len()), Vec::new())?;
-                (feeds, given)
+                (feeds, given_beside_tokens(signature, given)?)
             }
         };
-        let given = given_to(signature, given)?;
         let all = with_given(&feeds, &given).into_iter();
         Ok(all
             .map(|(name, array)| (name.to_owned(), array.clone()))
