@@ -242,15 +242,41 @@ impl EvalArgs {
         files.into_iter().flatten().map(PathBuf::as_path)
     }
 
+    /// Fails when a file would be written over one that is read, or over another that is written.
+    fn check_outputs(&self) -> Result<()> {
+        let read = [
+            &self.text,
+            &self.tokens,
+            &self.baseline_logprobs,
+            &self.how.tokenizer,
+        ];
+        let read = read.into_iter().flatten().chain(&self.inputs);
+        let mut taken: HashSet<PathBuf> = read.filter_map(|p| p.canonicalize().ok()).collect();
+        for output in self.outputs() {
+            Summary::check_path(Some(output))?;
+            let place = output
+                .canonicalize()
+                .or_else(|_| std::path::absolute(output));
+            // Standard output, and whatever else is no file, has room for several.
+            let is_file = output.as_os_str() != "-" && (output.is_file() || !output.exists());
+            if is_file && place.is_ok_and(|place| !taken.insert(place)) {
+                return Err(Error::input(format!(
+                    "cannot write `{}`: the command reads it, or writes something else there; \
+                     expected another name",
+                    output.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn given(&self) -> Result<Vec<Vec<(String, Array)>>> {
         self.inputs.iter().map(|file| read_tensors(file)).collect()
     }
 }
 
 fn evaluate(args: &EvalArgs, cx: &Cx) -> Result<Evaluation> {
-    for output in args.outputs() {
-        Summary::check_path(Some(output))?;
-    }
+    args.check_outputs()?;
     let opened = Opened::new(args, cx)?;
     if args.per_node.is_some() && args.baseline.is_none() {
         return Err(Error::input("--per-node: expected --baseline, a model"));
