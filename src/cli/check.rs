@@ -111,8 +111,22 @@ pub(crate) struct Staging {
 
 impl Staging {
     pub(crate) fn new(target: &Path) -> Result<Staging> {
+        // A rename would replace a pipe or a device.
+        if fs::metadata(target).is_ok_and(|meta| !meta.is_file()) {
+            return Err(Error::input(format!(
+                "cannot write `{}`: it exists and is not a regular file",
+                target.display()
+            )));
+        }
         let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let folder = target.with_file_name(format!(".{name}.check-{}", std::process::id()));
+        let process = std::process::id();
+        // A run that was killed may have left one, and containers number processes alike.
+        let named = |n: u32| target.with_file_name(format!(".{name}.check-{process}-{n}"));
+        let mut n = 0;
+        while named(n).exists() {
+            n += 1;
+        }
+        let folder = named(n);
         fs::create_dir(&folder)
             .map_err(|e| Error::io(format!("cannot write `{}`", target.display()), e))?;
         Ok(Staging {

@@ -236,7 +236,7 @@ impl Inputs {
         match files.find(|f| real(f) == real(json)) {
             None => Ok(()),
             Some(_) => Err(Error::input(format!(
-                "--json `{}` is a file of the model that is read; expected another name",
+                "cannot write `{}`: it is a file of the model that is read; expected another name",
                 json.display()
             ))),
         }

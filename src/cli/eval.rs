@@ -256,16 +256,48 @@ impl EvalArgs {
         files.into_iter().flatten().map(PathBuf::as_path)
     }
 
+    /// Fails when a file would be written over one that is read, or over another that is written.
+    fn check_outputs(&self) -> Result<()> {
+        let read = [
+            &self.text,
+            &self.tokens,
+            &self.baseline_logprobs,
+            &self.how.tokenizer,
+        ];
+        let read = read.into_iter().flatten().chain(&self.inputs);
+        let mut taken: HashSet<PathBuf> = read.filter_map(|p| p.canonicalize().ok()).collect();
+        for output in self.outputs() {
+            Summary::check_path(Some(output))?;
+            let place = output
+                .canonicalize()
+                .or_else(|_| std::path::absolute(output));
+            // Standard output, and whatever else is no file, has room for several.
+            let is_file = output.as_os_str() != "-" && (output.is_file() || !output.exists());
+            if is_file && place.is_ok_and(|place| !taken.insert(place)) {
+                return Err(Error::input(format!(
+                    "cannot write `{}`: the command reads it, or writes something else there; \
+                     expected another name",
+                    output.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn given(&self) -> Result<Vec<Vec<(String, Array)>>> {
         self.inputs.iter().map(|file| read_tensors(file)).collect()
     }
 }
 
 fn evaluate(args: &EvalArgs, cx: &Cx) -> Result<(Evaluation, Option<report::Bench>)> {
-    for output in args.outputs() {
-        Summary::check_path(Some(output))?;
-    }
+    args.check_outputs()?;
     let opened = Opened::new(args, cx)?;
+    if args.per_node.is_some() && args.baseline.is_none() {
+        return Err(Error::input("--per-node: expected --baseline, a model"));
+    }
+    if args.batch == 0 {
+        return Err(Error::input("--batch is 0, expected at least 1"));
+    }
     let engine = args.engine.engine(cx)?;
     let load = args.engine.load_options(cx);
     let is_text = args.text.is_some() || args.tokens.is_some();
@@ -279,7 +311,9 @@ fn evaluate(args: &EvalArgs, cx: &Cx) -> Result<(Evaluation, Option<report::Benc
         _ if !is_text => Task::Tensors,
         Some(task) => task.into(),
         // With its other inputs given, a decoder is a language model, too.
-        None if !args.inputs.is_empty() => Task::CausalLm,
+        None if !args.inputs.is_empty() && eval::gives_logits_per_token(&signature) => {
+            Task::CausalLm
+        }
         None => {
             eval::task_of(&signature).map_err(|e| e.at(args.models[0].display().to_string()))?
         }
@@ -331,11 +365,6 @@ impl Job<'_> {
             (None, model) => model.map(Baseline::Model),
         };
         let limits = args.limits.limits();
-        if baseline.is_none() && !limits.is_empty() {
-            return Err(Error::input(
-                "limits are on the difference from a baseline: expected --baseline",
-            ));
-        }
         let subjects = self.opened.subjects();
         let engine = self.engine;
         let baseline = baseline.as_ref();
@@ -397,6 +426,7 @@ impl Job<'_> {
             ("--baseline-logprobs", args.baseline_logprobs.is_some()),
             ("--log-probs", args.log_probs.is_some()),
             ("--chunk", args.chunk.is_some()),
+            ("--batch", args.batch != 1),
         ];
         if let Some((option, _)) = only_lm.iter().find(|(_, used)| *used) {
             return Err(Error::input(format!(
@@ -465,11 +495,9 @@ impl Job<'_> {
 
     /// Adds the ranking of nodes, if it is asked for.
     fn rank(&self, evaluation: &mut Evaluation, items: Items<'_>) -> Result<()> {
-        let Some(most) = self.args.per_node else {
+        let Some((most, base)) = self.args.per_node.zip(self.opened.baseline()) else {
             return Ok(());
         };
-        let base = self.opened.baseline();
-        let base = base.ok_or_else(|| Error::input("--per-node: expected --baseline, a model"))?;
         for (subject, result) in self.opened.subjects().iter().zip(&mut evaluation.models) {
             let ranking = eval::per_node(self.engine, base.model, subject.model, items, self.load);
             result.per_node = ranking.map_err(|e| e.at(format!("`{}`", subject.name)))?;

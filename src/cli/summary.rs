@@ -112,7 +112,7 @@ impl Summary {
         match json.parent() {
             Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
                 Err(Error::input(format!(
-                    "--json `{}`: `{}` is not a folder",
+                    "cannot write `{}`: `{}` is not a folder",
                     json.display(),
                     folder.display()
                 )))

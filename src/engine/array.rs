@@ -232,6 +232,25 @@ impl Array {
         })
     }
 
+    /// The elements as real numbers; truth values as 0 and 1. Integers beyond 2^53 are rounded.
+    pub fn to_f64(&self) -> Vec<f64> {
+        match &self.elements {
+            Elements::Float(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Elements::Double(v) => v.clone(),
+            Elements::Float16(v) => v.iter().map(|x| x.to_f64()).collect(),
+            Elements::Bfloat16(v) => v.iter().map(|x| x.to_f64()).collect(),
+            Elements::Int64(v) => v.iter().map(|&x| x as f64).collect(),
+            Elements::Int32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Elements::Int16(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Elements::Int8(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Elements::Uint64(v) => v.iter().map(|&x| x as f64).collect(),
+            Elements::Uint32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Elements::Uint16(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Elements::Uint8(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Elements::Bool(v) => v.iter().map(|&x| f64::from(u8::from(x))).collect(),
+        }
+    }
+
     /// As [`Array::to_f32`], without a copy when they are float32.
     pub fn into_f32(self) -> Option<Vec<f32>> {
         match self.elements {

@@ -314,6 +314,22 @@ fn bad_row(bad: BadRow, place: &Place) -> Error {
 /// check should not take much longer than what it checks.
 const NOISE_TOKENS: usize = 64;
 
+/// That every reference token has a log-prob: perplexity would be infinite else.
+fn check_references(part: &Part<'_>, references: &[Option<f64>]) -> Result<()> {
+    let bad = |r: &Option<f64>| r.is_some_and(|r| !r.is_finite());
+    match references.iter().position(bad) {
+        None => Ok(()),
+        Some(i) => {
+            let place = &part.places[i];
+            Err(Error::input(format!(
+                "window {}, position {}: the token that follows has probability 0, so the \
+                 perplexity is infinite",
+                place.window, place.position
+            )))
+        }
+    }
+}
+
 /// A model, and what is known about it so far.
 struct Runner<'a> {
     subject: &'a Subject<'a>,
@@ -491,7 +507,9 @@ fn run(lm: &mut LanguageModel, part: &Part<'_>) -> Result<Rows> {
         .into_f32()
         .ok_or_else(|| Error::input("its logits are truth values, expected numbers"))?;
     let index = part.places.iter().map(|p| p.row).collect();
-    Rows::new(part, logits, vocabulary, index)
+    let rows = Rows::new(part, logits, vocabulary, index)?;
+    check_references(part, &rows.references)?;
+    Ok(rows)
 }
 
 fn compare(part: &Part<'_>, base: &Rows, other: &Rows) -> Vec<Compared> {
@@ -579,6 +597,7 @@ fn saved_rows(reader: &mut Reader, part: &Part<'_>) -> Result<Rows> {
     for (reference, exact) in rows.references.iter_mut().zip(references) {
         *reference = reference.map(|_| exact);
     }
+    check_references(part, &rows.references)?;
     reader.add(&rows.references);
     Ok(rows)
 }

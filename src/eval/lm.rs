@@ -41,7 +41,7 @@ impl LanguageModel {
             ))
         })?;
         let logits = logits.name.clone();
-        let given = given_to(&signature, given)?;
+        let given = given_beside_tokens(&signature, given)?;
         Ok(LanguageModel {
             session,
             signature,
@@ -98,10 +98,10 @@ impl LanguageModel {
     }
 }
 
-/// Those of `given` that the model has.
+/// `given`, when it fits the model.
 ///
 /// # Errors
-/// It needs one that neither tokens give nor `given` has.
+/// The model needs an input that neither tokens give nor `given` has, or has not one of `given`.
 pub(crate) fn given_to(signature: &Signature, given: &[Named]) -> Result<Vec<Named>> {
     let known = |name: &str| signature.inputs.iter().any(|i| i.name == name);
     let is_given = |name: &str| given.iter().any(|(n, _)| n == name);
@@ -113,7 +113,31 @@ pub(crate) fn given_to(signature: &Signature, given: &[Named]) -> Result<Vec<Nam
             )));
         }
     }
-    Ok(given.iter().filter(|(n, _)| known(n)).cloned().collect())
+    match given.iter().find(|(name, _)| !known(name)) {
+        None => Ok(given.to_vec()),
+        Some((name, _)) => {
+            let names: Vec<_> = signature.inputs.iter().map(|i| &*i.name).collect();
+            Err(Error::input(format!(
+                "`{name}` is given and is no input of the model, which has {}",
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+/// As [`given_to`], beside tokens: what they are fed as must not be given, too.
+pub(crate) fn given_beside_tokens(signature: &Signature, given: &[Named]) -> Result<Vec<Named>> {
+    let twice = signature.inputs.iter().find(|input| {
+        let fed = matches!(input.role, InputRole::InputIds | InputRole::Past { .. });
+        fed && given.iter().any(|(name, _)| *name == input.name)
+    });
+    match twice {
+        None => given_to(signature, given),
+        Some(input) => Err(Error::input(format!(
+            "input `{}` comes from the text or the tokens; expected a file without it (--inputs)",
+            input.name
+        ))),
+    }
 }
 
 /// What an engine takes: `given`, and those of `feeds` that it does not have.

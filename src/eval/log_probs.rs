@@ -9,7 +9,8 @@
 //!
 //! A compact file is normalized again when it is read. Half precision is relative, so the error
 //! is largest for tokens whose probability is small; the divergence of a model from its own
-//! compact file is around 1e-7 nats. `reference` is exact, and so is the perplexity.
+//! compact file is around 1e-7 nats. `reference` comes from the logits themselves, rounded to float32
+//! alone, and so does the perplexity.
 
 use std::{collections::BTreeMap, ops::Range, path::Path};
 

@@ -53,7 +53,8 @@ pub fn compare(
 /// baseline how far their distributions are from its.
 ///
 /// # Errors
-/// The engine refuses or cannot run a model; a model is no causal language model; the text is too
+/// There are limits and no baseline; the engine refuses or cannot run a model; a model is no
+/// causal language model; the text is too
 /// short, or has tokens that a model does not have; a distribution has numbers that are none.
 pub fn language_models(
     engine: &dyn Engine,
@@ -64,6 +65,11 @@ pub fn language_models(
     limits: &Limits,
 ) -> Result<Evaluation> {
     limits.check()?;
+    if baseline.is_none() && !limits.is_empty() {
+        return Err(Error::input(
+            "limits are on the difference from a baseline: expected --baseline",
+        ));
+    }
     let found = language::evaluate(engine, baseline, models, tokens, options, limits)?;
     Ok(evaluation(engine, Task::CausalLm, options.load, found))
 }
@@ -99,6 +105,12 @@ pub fn per_node(
 ) -> Result<Vec<NodeDivergence>> {
     let feed = |model: &Model| tensors::first_item(items, &Signature::of(model));
     per_node::per_node(engine, baseline, model, &feed, load)
+}
+
+/// Whether it gives a distribution for every token, given whatever else it needs.
+pub fn gives_logits_per_token(signature: &Signature) -> bool {
+    let logits = signature.output(OutputRole::Logits);
+    logits.is_some_and(|l| l.dims.as_ref().is_none_or(|d| d.len() == 3))
 }
 
 /// What kind of model has this signature, when it is fed text.

@@ -156,8 +156,18 @@ impl<'m> Cut<'m> {
             }
         }
         let mut common = BTreeMap::new();
+        // A constant is a part of the piece that reads it, however it came about.
+        let mut varies: BTreeSet<ValueId> = BTreeSet::new();
         for &node in &model.graphs[model.main].nodes {
+            let is_input = |v: ValueId| {
+                let value = &model.values[v];
+                matches!(value.def, Def::Input(_)) && value.constant.is_none()
+            };
+            if !operands(model, node).any(|v| is_input(v) || varies.contains(&v)) {
+                continue;
+            }
             for &value in model.nodes[node].outputs.iter().flatten() {
+                varies.insert(value);
                 if let Some(&other) = theirs.get(&*model.values[value].name) {
                     common.insert(value, other);
                 }
@@ -180,9 +190,7 @@ impl<'m> Cut<'m> {
                     continue;
                 };
                 let piece = self.piece(value, node);
-                let constant = piece.border.is_empty() && !self.reads_input(&piece);
-                let same = piece.nodes.len() == 1 && self.is_same(node, other)?;
-                if !constant && !same {
+                if piece.nodes.len() != 1 || !self.is_same(node, other)? {
                     pieces.push(piece);
                 }
             }
@@ -216,12 +224,6 @@ impl<'m> Cut<'m> {
             }
         }
         piece
-    }
-
-    fn reads_input(&self, piece: &Piece) -> bool {
-        let operands = piece.nodes.iter().flat_map(|&n| operands(self.model, n));
-        let mut values = operands.map(|v| &self.model.values[v]);
-        values.any(|v| matches!(v.def, Def::Input(_)) && v.constant.is_none())
     }
 
     /// Whether both nodes do the same with the same: operator, attributes, types of results,

@@ -8,7 +8,7 @@ use std::{
 use super::{
     Subject, Tokens,
     language::Evaluated,
-    lm::{Named, empty_past, given_to, token_feeds, with_given},
+    lm::{Named, empty_past, given_beside_tokens, given_to, token_feeds, with_given},
     report::{InputInfo, ModelResult, Noise, OutputDifference},
     tokens::sha256,
 };
@@ -110,6 +110,9 @@ impl<'a> Feeds<'a> {
     fn of(items: Items<'a>) -> Result<Feeds<'a>> {
         let texts = match items {
             Items::Tensors { .. } => Vec::new(),
+            Items::Texts { window: 0, .. } => {
+                return Err(Error::input("a window of 0: expected at least 1 token"));
+            }
             Items::Texts { tokens, window, .. } => {
                 let all = tokens.sequences().iter();
                 all.filter(|ids| !ids.is_empty())
@@ -136,14 +139,16 @@ impl<'a> Feeds<'a> {
     /// The inputs of item `i` for a model with this signature.
     fn item(&self, i: usize, signature: &Signature) -> Result<Vec<Named>> {
         let (feeds, given) = match self.items {
-            Items::Tensors { sets, .. } => (rest_of(signature, &sets[i])?, &sets[i][..]),
+            Items::Tensors { sets, .. } => {
+                let rest = rest_of(signature, &sets[i])?;
+                (rest, given_to(signature, &sets[i])?)
+            }
             Items::Texts { given, .. } => {
                 let ids = self.texts[i];
                 let feeds = token_feeds(signature, &[ids], &(0..ids.len()), Vec::new())?;
-                (feeds, given)
+                (feeds, given_beside_tokens(signature, given)?)
             }
         };
-        let given = given_to(signature, given)?;
         let all = with_given(&feeds, &given).into_iter();
         Ok(all
             .map(|(name, array)| (name.to_owned(), array.clone()))
@@ -376,14 +381,7 @@ fn add(
                 reference.dims()
             ))));
         }
-        let numbers = |a: &Array| {
-            let truth = || {
-                a.as_slice::<bool>()
-                    .map(|v| v.iter().map(|&b| f32::from(b)).collect())
-            };
-            a.to_f32().or_else(truth).unwrap_or_default()
-        };
-        let (a, b) = (numbers(reference), numbers(array));
+        let (a, b) = (reference.to_f64(), array.to_f64());
         let sums = sums.entry(name.clone()).or_default();
         sums.add(&a, &b).map_err(at)?;
         if scores == Some(name.as_str()) {
@@ -395,7 +393,7 @@ fn add(
 }
 
 impl Sums {
-    fn add(&mut self, base: &[f32], other: &[f32]) -> Result<()> {
+    fn add(&mut self, base: &[f64], other: &[f64]) -> Result<()> {
         self.elements += base.len();
         for (i, (&b, &o)) in base.iter().zip(other).enumerate() {
             if b.is_nan() || o.is_nan() {
@@ -408,7 +406,6 @@ impl Sums {
                     "element {i} of {whose} is not a number"
                 )));
             }
-            let (b, o) = (f64::from(b), f64::from(o));
             // Masks have infinities in both.
             let difference = if b == o { 0.0 } else { (o - b).abs() };
             self.max = self.max.max(difference);
@@ -423,7 +420,7 @@ impl Sums {
         Ok(())
     }
 
-    fn agree(&mut self, base: &[f32], other: &[f32], width: usize) {
+    fn agree(&mut self, base: &[f64], other: &[f64], width: usize) {
         let (same, rows) = self.agreement.get_or_insert_default();
         for (b, o) in base.chunks(width).zip(other.chunks(width)) {
             *same += usize::from(largest(b) == largest(o));
@@ -449,7 +446,7 @@ impl Sums {
 }
 
 /// Index of the largest element; of equal ones the first.
-fn largest(row: &[f32]) -> usize {
+fn largest(row: &[f64]) -> usize {
     let mut best = 0;
     for (i, x) in row.iter().enumerate() {
         if *x > row[best] {

@@ -109,15 +109,16 @@ impl Tokens {
     pub fn from_text(path: &Path, tokenizer: &Path, at_most: Option<usize>) -> Result<Tokens> {
         let text = read_text(path)?;
         let tokenizer = open_tokenizer(tokenizer)?;
-        let mut len = at_most.map_or(text.len(), |n| (n + MARGIN) * BYTES_PER_TOKEN);
+        let wanted = at_most.map(|n| n.saturating_add(MARGIN));
+        let mut len = wanted.map_or(text.len(), |n| n.saturating_mul(BYTES_PER_TOKEN));
         let ids = loop {
             let end = text.floor_char_boundary(len);
             let ids = encode(&tokenizer, &text[..end])?;
-            let enough = at_most.is_some_and(|n| ids.len() >= n + MARGIN);
+            let enough = wanted.is_some_and(|n| ids.len() >= n);
             if end == text.len() || enough {
                 break ids;
             }
-            len *= 2;
+            len = len.saturating_mul(2);
         };
         let kept = at_most.map_or(ids.len(), |n| n.min(ids.len()));
         Ok(Tokens {
@@ -337,8 +338,9 @@ mod tests {
         let folder = Path::new("testdata/tinylm");
         let (text, tokenizer) = (folder.join("heldout.txt"), folder.join("tokenizer.json"));
         let all = Tokens::from_text(&text, &tokenizer, None).unwrap();
-        for n in [1, 100, 1000] {
+        for n in [1, 100, 1000, usize::MAX] {
             let some = Tokens::from_text(&text, &tokenizer, Some(n)).unwrap();
+            let n = n.min(all.sequences[0].len());
             assert_eq!(some.sequences[0], all.sequences[0][..n]);
         }
     }

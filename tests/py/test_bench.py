@@ -258,6 +258,6 @@ def test_what_the_engine_refuses(onnxq):
 
 def test_the_report_goes_nowhere_near_the_model(onnxq):
     model = shutil.copy(TINYLM, onnxq.dir / "model.onnx")
-    onnxq.refuses("bench", model, "--json", model, mentions=("--json",))
+    onnxq.refuses("bench", model, "--json", model, mentions=("cannot write", "another name"))
     done = onnxq.ok("bench", model, "--runs", 1, "--warmup", 0, "--json", "-")
     assert json.loads(done.out)["models"][0]["language"]["prompt_tokens"] == 128

@@ -487,6 +487,13 @@ def test_bad_input(onnxq, q4):
     onnxq.refuses("eval", q4, *text, *tokenizer, "--per-node", mentions=("--baseline",))
     onnxq.refuses("eval", q4, *text, *tokenizer, "--json", "no/such/folder.json", mentions=("no/such",))
     onnxq.refuses("eval", "q4.onnx", *text, *tokenizer, "--json", "q4.onnx", mentions=("q4.onnx",))
+    (onnxq.dir / "ids.json").write_text("[1, 2, 3]")
+    onnxq.refuses("eval", q4, "--tokens", "ids.json", "--json", "ids.json", mentions=("ids.json", "reads"))
+    assert (onnxq.dir / "ids.json").read_text() == "[1, 2, 3]"
+    onnxq.refuses("eval", q4, "--tokens", "ids.json", "--json", "r", "--html", "r", mentions=("`r`", "another name"))
+    np.savez(onnxq.dir / "ids.npz", input_ids=np.zeros((1, 3), np.int64))
+    onnxq.refuses("eval", q4, "--tokens", "ids.json", "--inputs", "ids.npz", "--task", "causal-lm", mentions=("input_ids",))
+    onnxq.refuses("eval", q4, "--tokens", "ids.json", "--batch", 0, mentions=("--batch",))
 
 
 def test_models_that_cannot_be_compared(onnxq, q4):
