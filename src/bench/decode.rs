@@ -166,7 +166,7 @@ mod tests {
         ];
         let logits = Array::new(vec![2, 2, 3], scores);
         assert_eq!(likeliest(&logits).unwrap(), [1, 1]);
-        let half = logits.to_float_type(crate::ir::DataType::Float16).unwrap();
+        let half = logits.to_type(crate::ir::DataType::Float16).unwrap();
         assert_eq!(likeliest(&half).unwrap(), [1, 1]);
         assert!(likeliest(&Array::new(vec![1, 2], vec![1.0f32, 2.0])).is_err());
         assert!(likeliest(&Array::new::<f32>(vec![1, 0, 2], vec![])).is_err());

@@ -56,7 +56,7 @@ fn fit<'a>(
     let wanted = input.dtype.unwrap_or(array.dtype());
     let fitting = match array.dtype() == wanted {
         true => Some(array.clone()),
-        false => array.to_float_type(wanted),
+        false => array.to_type(wanted).filter(|_| wanted.is_float()),
     };
     let fitting = fitting.ok_or_else(|| {
         Error::input(format!(

@@ -216,7 +216,7 @@ impl Opened {
             None => (None, None),
             // A folder or file of that name is what is meant when it is there.
             Some(path) if path.as_os_str() == "fp16" && !path.exists() => {
-                (None, Some(Half::of(&models[0])?))
+                (None, Some(Half::of(&models[0], cx)?))
             }
             Some(path) => (Some(open(path)?), None),
         };
@@ -224,22 +224,24 @@ impl Opened {
     }
 
     fn baseline(&self) -> Option<Subject<'_>> {
-        let base = self.base.as_ref().map(OpenSubject::subject);
+        let base = self.base.as_ref().map(|open| self.named(open));
         base.or_else(|| self.half.as_ref().map(Half::subject))
     }
 
-    /// The models, each with a name of its own.
     fn subjects(&self) -> Vec<Subject<'_>> {
-        let mut subjects: Vec<_> = self.models.iter().map(OpenSubject::subject).collect();
-        let names: HashSet<_> = subjects.iter().map(|s| s.name.clone()).collect();
-        if names.len() < subjects.len() {
-            for subject in &mut subjects {
-                if let Some(path) = subject.path {
-                    subject.name = path.display().to_string();
-                }
-            }
+        self.models.iter().map(|open| self.named(open)).collect()
+    }
+
+    /// A model with a name that tells it from the others: its file's, or the whole path.
+    fn named<'a>(&'a self, open: &'a OpenSubject) -> Subject<'a> {
+        let mut subject = open.subject();
+        let all = self.models.iter().chain(&self.base);
+        if all.filter(|o| o.subject().name == subject.name).count() > 1
+            && let Some(path) = subject.path
+        {
+            subject.name = path.display().to_string();
         }
-        subjects
+        subject
     }
 }
 
@@ -268,6 +270,9 @@ impl EvalArgs {
         let mut taken: HashSet<PathBuf> = read.filter_map(|p| p.canonicalize().ok()).collect();
         for output in self.outputs() {
             Summary::check_path(Some(output))?;
+            if output.as_os_str() == "-" && self.json.as_deref() != Some(output) {
+                return Err(Error::input("only --json writes to standard output"));
+            }
             let place = output
                 .canonicalize()
                 .or_else(|_| std::path::absolute(output));

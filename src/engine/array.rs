@@ -259,20 +259,24 @@ impl Array {
         }
     }
 
-    /// The same numbers as another floating-point type; `None` unless both are float32, float16
-    /// or bfloat16.
-    pub fn to_float_type(&self, dtype: DataType) -> Option<Array> {
-        if !self.dtype().is_float() {
-            return None;
-        }
-        let numbers = self.to_f32()?;
+    /// The same numbers as another type: a floating-point one of 32 or 16 bits as such another
+    /// one, 32- and 64-bit integers and truth values as one another. `None` for anything else.
+    pub fn to_type(&self, dtype: DataType) -> Option<Array> {
+        use DataType as T;
+        let half = |t| matches!(t, T::Float | T::Float16 | T::Bfloat16);
+        let whole = |t| matches!(t, T::Int64 | T::Int32 | T::Bool);
+        let numbers = self.to_f64();
+        let floats = numbers.iter().map(|&x| x as f32);
         let elements = match dtype {
-            DataType::Float => Elements::Float(numbers),
-            DataType::Float16 => {
-                Elements::Float16(numbers.into_iter().map(f16::from_f32).collect())
+            T::Float if half(self.dtype()) => Elements::Float(floats.collect()),
+            T::Float16 if half(self.dtype()) => {
+                Elements::Float16(floats.map(f16::from_f32).collect())
             }
-            DataType::Bfloat16 => {
-                Elements::Bfloat16(numbers.into_iter().map(bf16::from_f32).collect())
+            T::Bfloat16 if half(self.dtype()) => {
+                Elements::Bfloat16(floats.map(bf16::from_f32).collect())
+            }
+            _ if whole(dtype) && whole(self.dtype()) => {
+                return Array::of_integers(dtype, self.dims.clone(), |i| numbers[i] as i64);
             }
             _ => return None,
         };

@@ -16,7 +16,7 @@ use super::{
     log_probs::{Form, Key, Reader, SCHEMA, Writer},
     metrics::{BadRow, Row},
     report::{InputInfo, ModelResult, Noise},
-    summary::{Compared, mean, perplexity, perplexity_ratio, summarize},
+    summary::{Compared, WorstOf, mean, perplexity, perplexity_ratio, summarize},
     tokens::{Window, sha256},
 };
 use crate::{
@@ -115,6 +115,7 @@ pub(crate) fn evaluate(
         window: options.windows.window.to_string(),
         stride: options.windows.stride.to_string(),
     };
+    let mut warnings: Vec<String> = models.iter().filter_map(Subject::randomness).collect();
     let load = |subject| Runner::load(engine, subject, tokens, options);
     let mut base = match baseline {
         None => Base::None,
@@ -128,7 +129,6 @@ pub(crate) fn evaluate(
     };
     let mut runners: Vec<Runner<'_>> = models.iter().map(load).collect::<Result<_>>()?;
     let mut writers = Writers::new(options, baseline, models, &key)?;
-    let mut warnings = Vec::new();
     input.batch = batch_size(
         options.batch,
         base.runner().into_iter().chain(&runners),
@@ -454,7 +454,8 @@ impl<'a> Runner<'a> {
         ppl.ratio = perplexity_ratio(&self.compared);
         result.divergence = summarize(&self.compared, windows, tokens);
         if let Some(divergence) = &result.divergence {
-            result.limits = limits.judge(divergence, &ppl);
+            let worst = WorstOf::of(&self.compared, windows, tokens);
+            result.limits = limits.judge(divergence, &ppl, &worst);
         }
         result.perplexity = Some(ppl);
         result
@@ -501,7 +502,10 @@ fn run(lm: &mut LanguageModel, part: &Part<'_>) -> Result<Rows> {
     }
     let group = &part.windows[part.group.clone()];
     let ids: Vec<&[u32]> = group.iter().map(|w| w.ids).collect();
-    let logits = lm.feed(&ids, part.rows.clone())?;
+    let count = part.rows.end;
+    let logits = lm
+        .feed(&ids, part.rows.clone())
+        .map_err(|e| e.at(format!("on {count} tokens")))?;
     let vocabulary = logits.dims()[2];
     let logits = logits
         .into_f32()

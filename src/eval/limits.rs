@@ -1,6 +1,7 @@
 //! Limits on what a rewrite may cost.
 
 use super::report::{Divergence, LimitResult, Perplexity, TokenPlace};
+use super::summary::WorstOf;
 use crate::error::{Error, Result};
 
 /// What must hold; nothing is assumed.
@@ -49,7 +50,12 @@ impl Limits {
     }
 
     /// What became of each limit that is set.
-    pub(crate) fn judge(&self, divergence: &Divergence, ppl: &Perplexity) -> Vec<LimitResult> {
+    pub(crate) fn judge(
+        &self,
+        divergence: &Divergence,
+        ppl: &Perplexity,
+        worst_of: &WorstOf,
+    ) -> Vec<LimitResult> {
         let most = |name, limit: Option<f64>, found: f64, worst: Option<&TokenPlace>| {
             limit.map(|limit| LimitResult {
                 name,
@@ -67,7 +73,7 @@ impl Limits {
             limit,
             found: d.top1.value,
             held: d.top1.value >= limit,
-            worst: worst.cloned(),
+            worst: worst_of.top1.clone(),
         });
         [
             most("max-mean-kld", self.max_mean_kld, d.kld.mean.value, worst),
@@ -77,7 +83,7 @@ impl Limits {
                 "max-ppl-ratio",
                 self.max_ppl_ratio,
                 ratio,
-                Some(&d.log_prob.worst),
+                worst_of.loss.as_ref(),
             ),
             most(
                 "max-logprob-diff",

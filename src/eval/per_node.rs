@@ -8,7 +8,10 @@
 //! that it adds itself. Errors that come from above, which grow and shrink on their way, are not
 //! blamed on the nodes that they pass.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+};
 
 use super::{lm::Named, report::NodeDivergence};
 use crate::{
@@ -145,6 +148,8 @@ struct Cut<'m> {
     kinds: [SideTable<ValueId, Option<Kind>>; 2],
     /// By name: the baseline's node and the model's.
     common: BTreeMap<ValueId, NodeId>,
+    /// What [`Cut::is_same`] has found.
+    compared: RefCell<HashMap<(NodeId, NodeId), bool>>,
 }
 
 impl<'m> Cut<'m> {
@@ -178,6 +183,7 @@ impl<'m> Cut<'m> {
             model,
             kinds: [baseline, model].map(infer::kinds),
             common,
+            compared: RefCell::default(),
         }
     }
 
@@ -190,7 +196,7 @@ impl<'m> Cut<'m> {
                     continue;
                 };
                 let piece = self.piece(value, node);
-                if piece.nodes.len() != 1 || !self.is_same(node, other)? {
+                if !self.is_same(node, other)? {
                     pieces.push(piece);
                 }
             }
@@ -230,6 +236,29 @@ impl<'m> Cut<'m> {
     /// operands by name, constants by content. Of nodes with graphs, or that call functions of
     /// the model, this is not looked at.
     fn is_same(&self, node: NodeId, other: NodeId) -> Result<bool> {
+        if let Some(&known) = self.compared.borrow().get(&(node, other)) {
+            return Ok(known);
+        }
+        let same = self.look(node, other)?;
+        self.compared.borrow_mut().insert((node, other), same);
+        Ok(same)
+    }
+
+    /// Whether both are the same by name where both models compute it, else the same by what
+    /// makes it.
+    fn same_value(&self, value: ValueId, other: ValueId) -> Result<bool> {
+        let (a, b) = (&self.model.values[value], &self.baseline.values[other]);
+        if self.common.contains_key(&value) {
+            return Ok(a.name == b.name);
+        }
+        match (a.def, b.def) {
+            (Def::Node(x, i), Def::Node(y, j)) => Ok(i == j && self.is_same(x, y)?),
+            (Def::Node(..), _) | (_, Def::Node(..)) => Ok(false),
+            _ => Ok(a.name == b.name),
+        }
+    }
+
+    fn look(&self, node: NodeId, other: NodeId) -> Result<bool> {
         let (a, b) = (&self.model.nodes[node], &self.baseline.nodes[other]);
         let attributes = a.attributes.len() == b.attributes.len()
             && a.attributes.iter().all(|x| {
@@ -251,7 +280,7 @@ impl<'m> Cut<'m> {
                 (None, None) => true,
                 (Some(x), Some(y)) => match (self.model.tensor(*x), self.baseline.tensor(*y)) {
                     (Some(x), Some(y)) => diff::same_tensor(x, y)?,
-                    (None, None) => self.model.values[*x].name == self.baseline.values[*y].name,
+                    (None, None) => self.same_value(*x, *y)?,
                     _ => false,
                 },
                 _ => false,
@@ -330,7 +359,7 @@ fn force(
         let wanted = free[&*name].dtype();
         let array = match base[&*name] {
             array if array.dtype() == wanted => array.clone(),
-            array => array.to_float_type(wanted).ok_or_else(|| {
+            array => array.to_type(wanted).ok_or_else(|| {
                 Error::unsupported(format!(
                     "value `{name}` is of {} in the baseline and of {} in the model",
                     array.dtype().name(),

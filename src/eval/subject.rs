@@ -40,6 +40,26 @@ impl Subject<'_> {
         self.sha256.clone()
     }
 
+    /// A warning when the model draws random numbers, so that two runs differ.
+    pub(crate) fn randomness(&self) -> Option<String> {
+        const RANDOM: [&str; 6] = [
+            "RandomNormal",
+            "RandomNormalLike",
+            "RandomUniform",
+            "RandomUniformLike",
+            "Multinomial",
+            "Bernoulli",
+        ];
+        let graphs = self.model.reachable_graphs().into_iter();
+        let nodes = graphs.flat_map(|g| &self.model.graphs[g].nodes);
+        let mut operators = nodes.map(|&n| &*self.model.nodes[n].op_type);
+        let operator = operators.find(|op| RANDOM.contains(op))?;
+        Some(format!(
+            "`{}` draws random numbers ({operator}): it differs from itself from run to run",
+            self.name
+        ))
+    }
+
     pub(crate) fn result(&self) -> ModelResult {
         ModelResult {
             path: self.path.map(|p| p.display().to_string()),

@@ -118,6 +118,30 @@ pub(crate) fn summarize(
     })
 }
 
+/// Where limits are missed most that are not on a largest difference.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WorstOf {
+    /// Of the rows whose most probable token differs, the one with the largest divergence.
+    pub(crate) top1: Option<TokenPlace>,
+    /// Where the model holds the token that follows least likely, compared with the baseline.
+    pub(crate) loss: Option<TokenPlace>,
+}
+
+impl WorstOf {
+    pub(crate) fn of(compared: &[Compared], windows: &[Window<'_>], tokens: &Tokens) -> WorstOf {
+        let place = |c: &Compared| place(c, windows, tokens);
+        let differs = compared.iter().filter(|c| !c.same_top1);
+        let losses = compared
+            .iter()
+            .filter_map(|c| Some((c, c.log_prob_difference()?)));
+        let loss = losses.min_by(|a, b| a.1.total_cmp(&b.1));
+        WorstOf {
+            top1: differs.max_by(|a, b| a.kld.total_cmp(&b.kld)).map(place),
+            loss: loss.map(|(c, _)| place(c)),
+        }
+    }
+}
+
 fn place(c: &Compared, windows: &[Window<'_>], tokens: &Tokens) -> TokenPlace {
     let token = windows[c.window].ids.get(c.position + 1).copied();
     TokenPlace {

@@ -51,7 +51,7 @@ pub(crate) fn evaluate(
     let start = |subject| Runner::load(engine, subject, load, noise_items);
     let mut base = baseline.map(start).transpose()?;
     let mut runners: Vec<Runner<'_>> = models.iter().map(start).collect::<Result<_>>()?;
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = models.iter().filter_map(Subject::randomness).collect();
     if let Some(base) = &base {
         for runner in &runners {
             runner.check(base, &mut warnings)?;
