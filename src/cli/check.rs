@@ -77,7 +77,7 @@ impl CheckArgs {
                 ..LanguageOptions::default()
             },
             engine: self.engine.engine(cx)?,
-            half: Half::of(&source, cx)?,
+            half: Half::of(&source)?,
             tokens: self.how.text(text, model)?,
         }))
     }

@@ -216,7 +216,7 @@ impl Opened {
             None => (None, None),
             // A folder or file of that name is what is meant when it is there.
             Some(path) if path.as_os_str() == "fp16" && !path.exists() => {
-                (None, Some(Half::of(&models[0], cx)?))
+                (None, Some(Half::of(&models[0])?))
             }
             Some(path) => (Some(open(path)?), None),
         };

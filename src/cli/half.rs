@@ -11,8 +11,6 @@ use onnxq::{
     passes::REGISTRY,
 };
 
-use super::Cx;
-
 /// Operators that only quantized models have.
 const QUANTIZED: [&str; 9] = [
     "MatMulNBits",
@@ -39,7 +37,7 @@ impl Half {
     ///
     /// # Errors
     /// It is quantized already, so that it is no baseline.
-    pub(crate) fn of(source: &OpenSubject, cx: &Cx) -> Result<Half> {
+    pub(crate) fn of(source: &OpenSubject) -> Result<Half> {
         let subject = source.subject();
         let graphs = source.model().reachable_graphs().into_iter();
         let nodes = graphs.flat_map(|g| &source.model().graphs[g].nodes);
@@ -53,18 +51,7 @@ impl Half {
         }
         let mut model = source.model().clone();
         let pipeline = Pipeline::parse("fp16", REGISTRY)?;
-        let report = PassManager::default().run(&pipeline, &mut model)?;
-        let clamped = report
-            .remarks
-            .iter()
-            .filter(|r| r.reason.code() == "clamped");
-        match clamped.count() {
-            0 => {}
-            n => cx.note(&format!(
-                "onnxq: warning: in half precision, {n} constants are clamped to its range \
-                 (onnxq opt --passes fp16 -v names them)\n"
-            )),
-        }
+        PassManager::default().run(&pipeline, &mut model)?;
         let saved = onnx::estimate(&model, Path::new("fp16.onnx"), ExternalData::Auto)?;
         Ok(Half {
             name: format!("{} in fp16", subject.name),
