@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::engine::Random;
+use crate::{engine::Random, eval::quantile};
 
 /// How often the rounds are drawn anew for a confidence interval. The ends of the interval then
 /// move by less than a tenth of its width.
@@ -42,20 +42,12 @@ impl Timing {
             mean_ms: mean,
             sd_ms: (times_ms.len() > 1).then(|| (squares / (n - 1.0)).sqrt()),
             min_ms: sorted[0],
-            p50_ms: percentile(&sorted, 0.50),
-            p95_ms: percentile(&sorted, 0.95),
-            p99_ms: percentile(&sorted, 0.99),
+            p50_ms: quantile(&sorted, 0.50),
+            p95_ms: quantile(&sorted, 0.95),
+            p99_ms: quantile(&sorted, 0.99),
             times_ms,
         }
     }
-}
-
-/// The value below which the share `p` of `sorted` lies, linear between neighbours.
-fn percentile(sorted: &[f64], p: f64) -> f64 {
-    let place = p * (sorted.len() - 1) as f64;
-    let below = place.floor() as usize;
-    let above = (below + 1).min(sorted.len() - 1);
-    sorted[below] + (sorted[above] - sorted[below]) * (place - below as f64)
 }
 
 /// How the mean time of a model relates to that of the first one: 0.5 is twice as fast.
@@ -105,8 +97,8 @@ impl Ratio {
         drawn.sort_by(f64::total_cmp);
         Ratio {
             ratio,
-            low: Some(percentile(&drawn, 0.025)),
-            high: Some(percentile(&drawn, 0.975)),
+            low: Some(quantile(&drawn, 0.025)),
+            high: Some(quantile(&drawn, 0.975)),
         }
     }
 }

@@ -16,6 +16,7 @@ pub use language::{Baseline, LanguageOptions};
 pub use limits::Limits;
 pub use report::Evaluation;
 pub use subject::{OpenSubject, Subject};
+pub(crate) use summary::quantile;
 pub use tensors::Items;
 pub use tokens::{Tokens, Windows};
 
