@@ -1,23 +1,17 @@
-//! Runs a model once: inputs from a safetensors file, outputs to another.
+//! Runs a model once: inputs from a file of tensors (.safetensors or .npz), outputs to another.
 //!
 //! ```text
 //! cargo run --example run_model -- model.onnx inputs.safetensors outputs.safetensors \
 //!     [--engine onnxruntime|rten] [--ort-lib PATH] [--no-optimize]
 //! ```
 
-use std::{
-    error::Error,
-    io::Write,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{error::Error, io::Write, path::PathBuf, process::ExitCode};
 
 use onnxq::{
-    engine::{self, Array, Choice, LoadOptions, Program},
-    ir::{DataType, Model},
+    engine::{self, Array, Choice, LoadOptions, Program, read_tensors, write_tensors},
+    ir::Model,
     onnx,
 };
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 const USAGE: &str = "usage: run_model MODEL INPUTS.safetensors OUTPUTS.safetensors \
                      [--engine onnxruntime|rten] [--ort-lib PATH] [--no-optimize]";
@@ -85,12 +79,13 @@ fn run(args: Vec<String>) -> Result<(), Box<dyn Error>> {
     };
     let mut session = engine.load(program, options).map_err(chain)?;
 
-    let inputs = read(inputs)?;
+    let inputs = read_tensors(inputs).map_err(chain)?;
     let inputs: Vec<(&str, &Array)> = inputs.iter().map(|(n, a)| (n.as_str(), a)).collect();
     let names = output_names(&opened.model);
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let results = session.run(&inputs, &names).map_err(chain)?;
-    write(outputs, &names, &results)
+    let wanted: Vec<&str> = names.iter().map(String::as_str).collect();
+    let results = session.run(&inputs, &wanted).map_err(chain)?;
+    let results: Vec<(String, Array)> = names.into_iter().zip(results).collect();
+    Ok(write_tensors(outputs, &results).map_err(chain)?)
 }
 
 fn output_names(model: &Model) -> Vec<String> {
@@ -99,46 +94,3 @@ fn output_names(model: &Model) -> Vec<String> {
         .map(|o| model.values[o.value].name.to_string())
         .collect()
 }
-
-fn read(path: &Path) -> Result<Vec<(String, Array)>, Box<dyn Error>> {
-    let bytes = std::fs::read(path)?;
-    let tensors = SafeTensors::deserialize(&bytes)?;
-    let mut arrays = Vec::new();
-    for (name, tensor) in tensors.iter() {
-        let dtype = TYPES.iter().find(|(_, t)| *t == tensor.dtype());
-        let (dtype, _) = dtype.ok_or_else(|| format!("`{name}` is {:?}", tensor.dtype()))?;
-        let array = Array::from_le_bytes(*dtype, tensor.shape().to_vec(), tensor.data());
-        arrays.push((name.to_owned(), array.map_err(|e| e.chain())?));
-    }
-    Ok(arrays)
-}
-
-fn write(path: &Path, names: &[&str], arrays: &[Array]) -> Result<(), Box<dyn Error>> {
-    let bytes: Vec<Vec<u8>> = arrays.iter().map(Array::to_le_bytes).collect();
-    let mut tensors = Vec::new();
-    for ((name, array), bytes) in names.iter().zip(arrays).zip(&bytes) {
-        let dtype = TYPES.iter().find(|(t, _)| *t == array.dtype());
-        let (_, dtype) = dtype.ok_or_else(|| format!("`{name}` is {}", array.dtype()))?;
-        let view = TensorView::new(*dtype, array.dims().to_vec(), bytes)?;
-        tensors.push((name.to_string(), view));
-    }
-    safetensors::serialize_to_file(tensors, None, path)?;
-    Ok(())
-}
-
-/// Element types in models and in safetensors files.
-const TYPES: [(DataType, Dtype); 13] = [
-    (DataType::Float, Dtype::F32),
-    (DataType::Double, Dtype::F64),
-    (DataType::Float16, Dtype::F16),
-    (DataType::Bfloat16, Dtype::BF16),
-    (DataType::Int64, Dtype::I64),
-    (DataType::Int32, Dtype::I32),
-    (DataType::Int16, Dtype::I16),
-    (DataType::Int8, Dtype::I8),
-    (DataType::Uint64, Dtype::U64),
-    (DataType::Uint32, Dtype::U32),
-    (DataType::Uint16, Dtype::U16),
-    (DataType::Uint8, Dtype::U8),
-    (DataType::Bool, Dtype::BOOL),
-];
