@@ -121,8 +121,12 @@ pub(crate) fn evaluate(
         None => Base::None,
         Some(Baseline::Model(subject)) => Base::Runner(Box::new(load(subject)?)),
         Some(Baseline::Saved { path, of }) => {
+            warnings.push(
+                "the baseline was saved in half precision: divergences below 1e-6 nats say nothing"
+                    .to_owned(),
+            );
             Base::Saved(Box::new(Reader::open(path, &windows, |found| {
-                let of = of.as_ref().map(Subject::key);
+                let of = of.as_ref().map(|of| of.sha256.clone());
                 key(of.unwrap_or_else(|| found.model_sha256.clone()))
             })?))
         }
@@ -630,7 +634,7 @@ impl<'a> Writers<'a> {
         let pending = |path, form, subject: &Subject<'_>| Pending {
             path,
             form,
-            key: key(subject.key()),
+            key: key(subject.sha256.clone()),
             writer: None,
         };
         let saved = match (&options.save_baseline, baseline) {

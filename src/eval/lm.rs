@@ -66,7 +66,7 @@ impl LanguageModel {
     }
 
     /// Feeds `rows` of `windows`, which all have the same length; returns logits
-    /// `[windows, rows, vocabulary]`. Without a cache `rows` must be all.
+    /// `[windows, rows, vocabulary]`. Without a cache `rows` begin at 0.
     pub(crate) fn feed(&mut self, windows: &[&[u32]], rows: Range<usize>) -> Result<Array> {
         let last = rows.end == windows[0].len();
         let cache = std::mem::take(&mut self.cache);

@@ -36,10 +36,6 @@ impl Subject<'_> {
         }
     }
 
-    pub(crate) fn key(&self) -> String {
-        self.sha256.clone()
-    }
-
     /// A warning when the model draws random numbers, so that two runs differ.
     pub(crate) fn randomness(&self) -> Option<String> {
         const RANDOM: [&str; 6] = [

@@ -239,6 +239,7 @@ def test_a_saved_baseline(onnxq, q4):
         assert again["baseline"]["perplexity"]["perplexity"]["value"] == pytest.approx(
             direct["baseline"]["perplexity"]["perplexity"]["value"], rel=1e-6
         )
+        assert any("half precision" in warning for warning in again["warnings"])
     itself = evaluate(onnxq, *on_text(MODEL), "--baseline-logprobs", "base.lp")
     assert itself["models"][0]["divergence"]["kld"]["mean"]["value"] < 1e-6
     tokens = chunks()
