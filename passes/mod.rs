@@ -3,7 +3,10 @@
 //! Adding a pass: its file, its entry in [`PASSES`], its folder under
 //! `testdata/filetests/`. Nothing else. A pass never uses another pass.
 
+mod fix_dims;
+mod fold_shapes;
 mod fp16;
+mod infer_shapes;
 mod nbits;
 mod share_weights;
 mod strip_attrs;
@@ -13,6 +16,9 @@ use crate::pass::{PassInfo, PipelineInfo, Registry};
 /// All passes, in the order in which pipelines usually run them.
 pub static PASSES: &[&PassInfo] = &[
     &strip_attrs::INFO,
+    &fix_dims::INFO,
+    &infer_shapes::INFO,
+    &fold_shapes::INFO,
     &share_weights::INFO,
     &fp16::INFO,
     &nbits::INFO,

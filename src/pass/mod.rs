@@ -132,6 +132,8 @@ pub enum Reason {
     HalfRange,
     /// Numbers beyond the range of half precision became its largest.
     Clamped,
+    /// Operands do not fit each other, or a result is not what it is declared to be.
+    Contradiction,
 }
 
 impl Reason {
@@ -159,6 +161,7 @@ impl Reason {
             Reason::WholeNumbers => "whole-numbers",
             Reason::HalfRange => "half-range",
             Reason::Clamped => "clamped",
+            Reason::Contradiction => "contradiction",
         }
     }
 }
