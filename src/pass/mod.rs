@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt};
 
 pub use manager::{Instruments, PassManager, PassReport, PrintIr, Report};
 pub use options::{OptionInfo, OptionKind, Options};
-pub use pipeline::{Pipeline, PipelineInfo, Registry};
+pub use pipeline::{Element, Pipeline, PipelineInfo, ROUNDS, Registry, Step};
 pub use rewrite::{Left, plan_nodes};
 
 use crate::{
@@ -80,6 +80,14 @@ impl Changed {
         match count {
             0 => Changed::No,
             n => Changed::Yes(n as u64),
+        }
+    }
+
+    /// This, and then `other`.
+    pub fn and(self, other: Changed) -> Changed {
+        match (self, other) {
+            (Changed::Yes(a), Changed::Yes(b)) => Changed::Yes(a + b),
+            (Changed::No, c) | (c, Changed::No) => c,
         }
     }
 }
