@@ -422,20 +422,29 @@ pub fn remove_unused(model: &mut Model, candidates: &[ValueId]) -> Vec<ValueId> 
         gone[value] = true;
         removed.push(value);
     }
+    unlist(model, &erased, &gone);
+    removed
+}
+
+/// Takes nodes and values out of the lists of all graphs.
+pub fn unlist(
+    model: &mut Model,
+    nodes: &SideTable<NodeId, bool>,
+    values: &SideTable<ValueId, bool>,
+) {
     for graph in model.reachable_graphs() {
         let g = &mut model.graphs[graph];
-        g.nodes.retain(|&n| !erased[n]);
+        g.nodes.retain(|&n| !nodes[n]);
         for list in [
             &mut g.inputs,
             &mut g.initializers,
             &mut g.sparse_initializers,
             &mut g.value_info,
         ] {
-            list.retain(|&v| !gone[v]);
+            list.retain(|&v| !values[v]);
         }
-        g.repeated_value_info.retain(|o| !gone[o.value]);
+        g.repeated_value_info.retain(|o| !values[o.value]);
     }
-    removed
 }
 
 #[cfg(test)]
