@@ -236,6 +236,13 @@ impl PassContext {
         *self.statistics.entry(name).or_default() += n;
     }
 
+    /// Whether one more rewrite may be made, which is then made (`--stop-after`).
+    pub fn permit(&mut self) -> bool {
+        let mut one = vec![()];
+        self.limit(&mut one);
+        !one.is_empty()
+    }
+
     /// Cuts a list of rewrites to how many may still be made (`--stop-after`).
     pub fn limit<T>(&mut self, rewrites: &mut Vec<T>) {
         if let Some(left) = &mut self.rewrites_left {

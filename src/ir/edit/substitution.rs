@@ -44,28 +44,30 @@ impl Substitution {
         &self.replaced
     }
 
+    /// Whether [`Substitution::unite`] can be done. It cannot when `gone` is an output and
+    /// `kept` is one too, an input, a constant, or of another graph; nor when `gone` has a
+    /// substitute.
+    pub fn can_unite(&self, model: &Model, gone: ValueId, kept: ValueId) -> bool {
+        let kept = self.resolve(kept);
+        let made = |v: ValueId| matches!(model.values[v].def, Def::Node(..));
+        let takes_name =
+            !self.outputs[kept] && made(gone) && made(kept) && model.home(gone) == model.home(kept);
+        gone != kept && !self.to.contains_key(&gone) && (!self.outputs[gone] || takes_name)
+    }
+
     /// Lets `kept` stand for `gone`; both are the same at run time. An output of a graph
     /// keeps its name: when `gone` is one, the node that makes `kept` makes `gone` instead,
-    /// and `gone` stands for `kept`. Says whether that can be done; else nothing has changed.
-    ///
-    /// It cannot when `gone` is an output and `kept` is one too, an input, a constant, or of
-    /// another graph.
-    pub fn unite(&mut self, edit: &mut Edit<'_>, gone: ValueId, kept: ValueId) -> bool {
-        let kept = self.resolve(kept);
-        if gone == kept || self.to.contains_key(&gone) {
-            return false;
+    /// and `gone` stands for `kept`. Does nothing unless [`Substitution::can_unite`].
+    pub fn unite(&mut self, edit: &mut Edit<'_>, gone: ValueId, kept: ValueId) {
+        if !self.can_unite(edit.model(), gone, kept) {
+            return;
         }
+        let kept = self.resolve(kept);
         if !self.outputs[gone] {
-            self.insert(gone, kept);
-            return true;
+            return self.insert(gone, kept);
         }
         let model = edit.model_mut();
-        let same_graph = model.home(gone) == model.home(kept);
         let defs = [gone, kept].map(|v| model.values[v].def);
-        let (true, false, [Def::Node(..), Def::Node(..)]) = (same_graph, self.outputs[kept], defs)
-        else {
-            return false;
-        };
         for (value, def) in [(gone, defs[1]), (kept, defs[0])] {
             model.values[value].def = def;
             if let Def::Node(node, slot) = def {
@@ -75,7 +77,6 @@ impl Substitution {
         // It is there earlier than before: graphs in between may have its name.
         edit.reveal(gone);
         self.insert(kept, gone);
-        true
     }
 
     fn insert(&mut self, from: ValueId, to: ValueId) {
@@ -130,7 +131,7 @@ impl Edit<'_> {
     /// Makes the name of `value` mean `value` in all graphs inside its own: values there that
     /// have the name too get another one. Nobody outside a graph knows what its own values
     /// are called, except of the main graph, which is in no other.
-    fn reveal(&mut self, value: ValueId) {
+    pub fn reveal(&mut self, value: ValueId) {
         let name = self.model.values[value].name.clone();
         let home = self.model.home(value);
         let named = self.named.get_or_insert_with(|| by_name(self.model));
