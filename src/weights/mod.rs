@@ -9,7 +9,7 @@ mod trace;
 
 #[cfg(feature = "eval")]
 pub(crate) use constant::float_data;
-pub use constant::{float_elements, int_elements, source_tensor};
+pub use constant::{float_elements, int_elements, small_elements, source_tensor};
 pub use matrix::{Layout, MatrixView};
 pub use narrow::{HalfRecipes, count_beyond_half};
 pub use recipe::{CODES, QuantizeBlocks, SCALES, ZERO_POINTS};
