@@ -5,6 +5,8 @@
 
 mod fix_dims;
 mod fold_shapes;
+mod cse;
+mod dce;
 mod fp16;
 mod infer_shapes;
 mod nbits;
@@ -19,6 +21,8 @@ pub static PASSES: &[&PassInfo] = &[
     &fix_dims::INFO,
     &infer_shapes::INFO,
     &fold_shapes::INFO,
+    &cse::INFO,
+    &dce::INFO,
     &share_weights::INFO,
     &fp16::INFO,
     &nbits::INFO,

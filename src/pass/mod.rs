@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt};
 
 pub use manager::{Instruments, PassManager, PassReport, PrintIr, Report};
 pub use options::{OptionInfo, OptionKind, Options};
-pub use pipeline::{Pipeline, PipelineInfo, Registry};
+pub use pipeline::{Element, Pipeline, PipelineInfo, ROUNDS, Registry, Step};
 pub use rewrite::{Left, plan_nodes};
 
 use crate::{
@@ -80,6 +80,14 @@ impl Changed {
         match count {
             0 => Changed::No,
             n => Changed::Yes(n as u64),
+        }
+    }
+
+    /// This, and then `other`.
+    pub fn and(self, other: Changed) -> Changed {
+        match (self, other) {
+            (Changed::Yes(a), Changed::Yes(b)) => Changed::Yes(a + b),
+            (Changed::No, c) | (c, Changed::No) => c,
         }
     }
 }
@@ -229,6 +237,13 @@ impl PassContext {
     /// Adds `n` to the counter `name`.
     pub fn count(&mut self, name: &'static str, n: u64) {
         *self.statistics.entry(name).or_default() += n;
+    }
+
+    /// Whether one more rewrite may be made, which is then made (`--stop-after`).
+    pub fn permit(&mut self) -> bool {
+        let mut one = vec![()];
+        self.limit(&mut one);
+        !one.is_empty()
     }
 
     /// Cuts a list of rewrites to how many may still be made (`--stop-after`).
