@@ -4,7 +4,12 @@
 //! `testdata/filetests/`. Nothing else. A pass never uses another pass.
 
 mod fp16;
+mod fuse_batch_norm;
+mod fuse_gemm;
+mod fuse_pad;
+mod fuse_reduce;
 mod nbits;
+mod reassociate;
 mod share_weights;
 mod strip_attrs;
 
@@ -14,6 +19,11 @@ use crate::pass::{PassInfo, PipelineInfo, Registry};
 pub static PASSES: &[&PassInfo] = &[
     &strip_attrs::INFO,
     &share_weights::INFO,
+    &fuse_reduce::INFO,
+    &reassociate::INFO,
+    &fuse_pad::INFO,
+    &fuse_batch_norm::INFO,
+    &fuse_gemm::INFO,
     &fp16::INFO,
     &nbits::INFO,
 ];

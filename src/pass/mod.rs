@@ -132,6 +132,10 @@ pub enum Reason {
     HalfRange,
     /// Numbers beyond the range of half precision became its largest.
     Clamped,
+    /// Something else reads the weight too, so that a changed copy would be one more.
+    Shared,
+    /// Something else reads what the rewrite would no longer compute.
+    ResultRead,
 }
 
 impl Reason {
@@ -159,6 +163,8 @@ impl Reason {
             Reason::WholeNumbers => "whole-numbers",
             Reason::HalfRange => "half-range",
             Reason::Clamped => "clamped",
+            Reason::Shared => "shared",
+            Reason::ResultRead => "result-read",
         }
     }
 }

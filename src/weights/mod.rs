@@ -5,14 +5,18 @@ mod constant;
 mod matrix;
 mod narrow;
 mod recipe;
+mod scale;
 mod trace;
 
 #[cfg(feature = "eval")]
 pub(crate) use constant::float_data;
-pub use constant::{float_elements, int_elements, source_tensor};
+pub use constant::{
+    float_elements, float_tensor, int_elements, read_floats, small_floats, source_tensor,
+};
 pub use matrix::{Layout, MatrixView};
 pub use narrow::{HalfRecipes, count_beyond_half};
 pub use recipe::{CODES, QuantizeBlocks, SCALES, ZERO_POINTS};
+pub use scale::{Channels, ScaleChannels};
 #[cfg(feature = "eval")]
 pub(crate) use trace::target_dims;
 pub use trace::{Untraceable, Weight, rearranges, trace};
