@@ -2,8 +2,9 @@
 
 use crate::{
     error::Result,
+    infer::{self, Facts},
     ir::{
-        Attribute, AttributeValue, DataType, Dim, DimSize, Model, Node, NodeId, Uses, ValueId,
+        Attribute, AttributeValue, DataType, Model, Node, NodeId, Uses, ValueId,
         edit::{Edit, remove_unused},
     },
     pass::{Changed, Left, Pass, PassContext, PassInfo, Reason, plan_nodes},
@@ -63,6 +64,7 @@ impl Pass for FuseGemm {
         let planner = Planner {
             model,
             uses: &Uses::of(model),
+            facts: &infer::facts(model),
         };
         let planned = plan_nodes(model, INFO.name, cx, |node| planner.plan(node))?;
         let plans = without_inner(planned);
@@ -101,6 +103,7 @@ fn without_inner(plans: Vec<(NodeId, Plan)>) -> Vec<(NodeId, Plan)> {
 struct Planner<'m> {
     model: &'m Model,
     uses: &'m Uses,
+    facts: &'m Facts,
 }
 
 impl Planner<'_> {
@@ -157,7 +160,8 @@ impl Planner<'_> {
             return Err(Left::Ignored);
         };
         if n.is("MatMul") {
-            match [self.rank(a), self.rank(b)] {
+            let rank = |v| self.facts.shape(v).map(<[_]>::len);
+            match [rank(a), rank(b)] {
                 [Some(2), Some(2)] => {}
                 [Some(_), Some(_)] => return Err(Left::Ignored),
                 _ => {
@@ -176,10 +180,7 @@ impl Planner<'_> {
             );
         }
         let types = [DataType::Float, DataType::Float16, DataType::Double];
-        let dtype = [a, b, result, addend]
-            .iter()
-            .find_map(|&v| self.model.dtype_of(v));
-        match dtype {
+        match self.facts.dtype(result) {
             Some(dtype) if types.contains(&dtype) => {}
             Some(_) => return Err(Left::Ignored),
             None => return left(Reason::Dtype, "its element type is not known"),
@@ -203,32 +204,24 @@ impl Planner<'_> {
         self.model.opset(node.graph, "").unwrap_or(0)
     }
 
-    fn rank(&self, value: ValueId) -> Option<usize> {
-        self.model.rank_of(value)
-    }
-
-    fn shape(&self, value: ValueId) -> Option<Vec<Dim>> {
-        self.model.type_of(value)?.as_tensor()?.shape.clone()
-    }
-
     /// Whether `addend` has, for every axis of the product of `a` and `b`, one element or as
     /// many as that.
     fn fits(&self, product: &Node, a: ValueId, b: ValueId, addend: ValueId) -> bool {
-        let Some(dims) = self.shape(addend).filter(|d| d.len() <= 2) else {
+        let Some(extents) = self.facts.shape(addend).filter(|d| d.len() <= 2) else {
             return false;
         };
         // Rows of `a` and columns of `b`, by the axis from the last one of the result.
-        let of = |value: ValueId, axis: usize, flag: &str| -> Option<DimSize> {
+        let of = |value: ValueId, axis: usize, flag: &str| {
             let transposed = product.int(flag, 0)? != 0;
-            let shape = self.shape(value)?;
             let axis = if transposed { 1 - axis } else { axis };
-            shape.get(axis).map(|d| d.size.clone())
+            self.facts.shape(value)?.get(axis)
         };
-        let mut pairs = dims.iter().rev().zip([(b, 1, "transB"), (a, 0, "transA")]);
-        pairs.all(|(dim, (value, axis, flag))| match &dim.size {
-            DimSize::Known(1) => true,
-            DimSize::Unknown => false,
-            size => of(value, axis, flag).as_ref() == Some(size),
+        let mut pairs = extents
+            .iter()
+            .rev()
+            .zip([(b, 1, "transB"), (a, 0, "transA")]);
+        pairs.all(|(extent, (value, axis, flag))| {
+            extent.known() == Some(1) || of(value, axis, flag) == Some(extent)
         })
     }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     error::Result,
+    infer::{self, Facts},
     ir::{
         Attribute, AttributeValue, Model, Node, NodeId, Uses,
         edit::{Edit, remove_unused},
@@ -64,7 +65,10 @@ const REDUCTIONS: [&str; 12] = [
 impl Pass for FuseReduce {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
         let uses = Uses::of(model);
-        let plans = plan_nodes(model, INFO.name, cx, |node| plan(model, &uses, node))?;
+        let facts = infer::facts(model);
+        let plans = plan_nodes(model, INFO.name, cx, |node| {
+            plan(model, &uses, &facts, node)
+        })?;
         let count = plans.len();
         let mut left = Vec::new();
         let mut edit = Edit::new(model);
@@ -90,7 +94,7 @@ impl Pass for FuseReduce {
 }
 
 /// The node that becomes part of the reduction `node`, and what `keepdims` is then.
-fn plan(model: &Model, uses: &Uses, node: NodeId) -> Result<(NodeId, bool), Left> {
+fn plan(model: &Model, uses: &Uses, facts: &Facts, node: NodeId) -> Result<(NodeId, bool), Left> {
     let n = &model.nodes[node];
     if !REDUCTIONS.iter().any(|op| n.is(op)) {
         return Err(Left::Ignored);
@@ -110,7 +114,8 @@ fn plan(model: &Model, uses: &Uses, node: NodeId) -> Result<(NodeId, bool), Left
     let reduced = axes(model, n)?.ok_or(Left::Ignored)?;
     let changed = axes(model, other)?.ok_or(Left::Ignored)?;
     // Both count axes of the same shape: that of the operand of the reduction.
-    let rank = n.input(0).and_then(|v| model.rank_of(v));
+    let shape = n.input(0).and_then(|v| facts.shape(v));
+    let rank = shape.map(<[_]>::len);
     match !reduced.is_empty() && same_axes(&reduced, &changed, rank) {
         true => Ok((reader, !keeps)),
         false => Err(Left::Ignored),

@@ -3,6 +3,7 @@
 use super::affine::{Affine, ChannelAxis};
 use crate::{
     error::Result,
+    infer::Facts,
     ir::{Data, DataType, Elements, Model, Node, NodeId, Tensor, Use, Uses, ValueId},
     pass::{Left, Reason},
     weights::{Channels, ScaleChannels, float_tensor, small_floats, source_tensor},
@@ -27,6 +28,7 @@ pub(super) struct Plan {
 pub(super) struct Planner<'m> {
     pub model: &'m Model,
     pub uses: &'m Uses,
+    pub facts: &'m Facts,
 }
 
 /// A product and where its channels are.
@@ -149,7 +151,7 @@ impl Planner<'_> {
     }
 
     fn left_rank(&self, node: &Node) -> Option<usize> {
-        self.model.rank_of(node.input(0)?)
+        Some(self.facts.shape(node.input(0)?)?.len())
     }
 
     /// Follows the result of `product` as long as each channel is multiplied and shifted.

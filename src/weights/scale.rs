@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use rayon::prelude::*;
 
 use super::{
-    constant::{read_floats, round_floats},
+    floats::{read_floats, round_floats},
     narrow::with_range,
 };
 use crate::{
