@@ -9,7 +9,12 @@ mod cse;
 mod dce;
 mod fp16;
 mod infer_shapes;
+mod fuse_batch_norm;
+mod fuse_gemm;
+mod fuse_pad;
+mod fuse_reduce;
 mod nbits;
+mod reassociate;
 mod share_weights;
 mod strip_attrs;
 
@@ -24,6 +29,11 @@ pub static PASSES: &[&PassInfo] = &[
     &cse::INFO,
     &dce::INFO,
     &share_weights::INFO,
+    &fuse_reduce::INFO,
+    &reassociate::INFO,
+    &fuse_pad::INFO,
+    &fuse_batch_norm::INFO,
+    &fuse_gemm::INFO,
     &fp16::INFO,
     &nbits::INFO,
 ];

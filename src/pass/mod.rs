@@ -142,6 +142,10 @@ pub enum Reason {
     Clamped,
     /// Operands do not fit each other, or a result is not what it is declared to be.
     Contradiction,
+    /// Something else reads the weight too, so that a changed copy would be one more.
+    Shared,
+    /// Something else reads what the rewrite would no longer compute.
+    ResultRead,
 }
 
 impl Reason {
@@ -170,6 +174,8 @@ impl Reason {
             Reason::HalfRange => "half-range",
             Reason::Clamped => "clamped",
             Reason::Contradiction => "contradiction",
+            Reason::Shared => "shared",
+            Reason::ResultRead => "result-read",
         }
     }
 }
