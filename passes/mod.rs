@@ -3,16 +3,16 @@
 //! Adding a pass: its file, its entry in [`PASSES`], its folder under
 //! `testdata/filetests/`. Nothing else. A pass never uses another pass.
 
-mod fix_dims;
-mod fold_shapes;
 mod cse;
 mod dce;
+mod fix_dims;
+mod fold_shapes;
 mod fp16;
-mod infer_shapes;
 mod fuse_batch_norm;
 mod fuse_gemm;
 mod fuse_pad;
 mod fuse_reduce;
+mod infer_shapes;
 mod nbits;
 mod reassociate;
 mod share_weights;
