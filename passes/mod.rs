@@ -6,6 +6,7 @@
 mod cse;
 mod dce;
 mod fp16;
+mod identity;
 mod nbits;
 mod share_weights;
 mod strip_attrs;
@@ -15,6 +16,7 @@ use crate::pass::{PassInfo, PipelineInfo, Registry};
 /// All passes, in the order in which pipelines usually run them.
 pub static PASSES: &[&PassInfo] = &[
     &strip_attrs::INFO,
+    &identity::INFO,
     &cse::INFO,
     &dce::INFO,
     &share_weights::INFO,
