@@ -7,6 +7,7 @@ mod cse;
 mod dce;
 mod fp16;
 mod identity;
+mod inline_functions;
 mod nbits;
 mod share_weights;
 mod strip_attrs;
@@ -16,6 +17,7 @@ use crate::pass::{PassInfo, PipelineInfo, Registry};
 /// All passes, in the order in which pipelines usually run them.
 pub static PASSES: &[&PassInfo] = &[
     &strip_attrs::INFO,
+    &inline_functions::INFO,
     &identity::INFO,
     &cse::INFO,
     &dce::INFO,
