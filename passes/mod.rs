@@ -13,6 +13,8 @@ mod fuse_gemm;
 mod fuse_pad;
 mod fuse_reduce;
 mod infer_shapes;
+mod identity;
+mod inline_functions;
 mod nbits;
 mod reassociate;
 mod share_weights;
@@ -26,6 +28,8 @@ pub static PASSES: &[&PassInfo] = &[
     &fix_dims::INFO,
     &infer_shapes::INFO,
     &fold_shapes::INFO,
+    &inline_functions::INFO,
+    &identity::INFO,
     &cse::INFO,
     &dce::INFO,
     &share_weights::INFO,

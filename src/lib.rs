@@ -43,6 +43,7 @@ pub mod error;
 #[cfg(feature = "eval")]
 pub mod eval;
 pub mod infer;
+pub mod inline;
 pub mod inspect;
 pub mod ir;
 pub mod onnx;
