@@ -1,8 +1,7 @@
 """The fusions against ONNX Runtime without optimizations, which is the meaning of the model.
 
-`fuse-pad` and `fuse-reduce` are exact to the bit. The others compute constants in advance: their
-results are compared with the original computed in double precision, and must be no further from it
-than a few roundings, like the original itself.
+`fuse-pad` and `fuse-reduce` are exact to the bit. The others compute constants in advance, or let
+the runtime add in another order: their results may differ by a few roundings.
 """
 
 from __future__ import annotations
@@ -13,13 +12,15 @@ import numpy as np
 import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 import harness
 from agreement import assert_same
 from builders import DOUBLE, FLOAT, FLOAT16, INT32, INT64, NUMPY_TYPES, GraphBuilder, random
 
-# Roundings of a sum of some ten products, of the largest number of the result.
-ROUNDINGS = 16
+# Units in the last place of the largest number of the result. The original rounds at each of some
+# ten products and five steps, the result at the products; measured: 3 at most.
+ROUNDINGS = 8
 
 
 def optimize(onnxq: harness.Onnxq, model: ModelProto, passes: str) -> ModelProto:
@@ -34,31 +35,18 @@ def ops(model: ModelProto) -> list[str]:
     return [node.op_type for node in model.graph.node]
 
 
-def in_double(model: ModelProto) -> ModelProto:
-    """The same model with all floating-point numbers, inputs too, in double precision."""
-    wide = ModelProto()
-    wide.CopyFrom(model)
-    for info in [*wide.graph.input, *wide.graph.output]:
-        if info.type.tensor_type.elem_type in (FLOAT, FLOAT16):
-            info.type.tensor_type.elem_type = DOUBLE
-    for tensor in wide.graph.initializer:
-        if tensor.data_type in (FLOAT, FLOAT16):
-            array = numpy_helper.to_array(tensor).astype(np.float64)
-            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    return wide
+def run_both(before: ModelProto, after: ModelProto, feeds: dict[str, np.ndarray]) -> list[dict]:
+    return [harness.run_model(m.SerializeToString(), feeds, opts=False) for m in (before, after)]
 
 
 def assert_rounds_alike(before: ModelProto, after: ModelProto, feeds: dict[str, np.ndarray]) -> None:
-    wide = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in feeds.items()}
-    exact = harness.run_model(in_double(before).SerializeToString(), wide, opts=False)
-    found = harness.run_model(after.SerializeToString(), feeds, opts=False)
-    given = harness.run_model(before.SerializeToString(), feeds, opts=False)
+    given, found = run_both(before, after, feeds)
     assert list(found) == list(given)
-    for name, wanted in exact.items():
+    for name, wanted in given.items():
         got = found[name]
-        assert (got.dtype, got.shape) == (given[name].dtype, given[name].shape)
+        assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape)
         unit = np.finfo(got.dtype).eps / 2
-        off = np.abs(got.astype(np.float64) - wanted).max(initial=0)
+        off = np.abs(np.float64(got) - np.float64(wanted)).max(initial=0)
         assert off <= ROUNDINGS * unit * np.abs(wanted).max(initial=0), f"`{name}`: off by {off:.3e}"
 
 
@@ -138,7 +126,7 @@ class Product:
 KINDS = ["conv", "conv1d", "transposed", "gemm", "matmul"]
 
 
-@pytest.mark.parametrize(("kind", "bias"), itertools.product(KINDS, [False, True]))
+@pytest.mark.parametrize(("kind", "bias"), list(itertools.product(KINDS, [False, True])))
 @pytest.mark.parametrize("steps", ["n", "*n", "n+", "*", "/-", "r*n", "n/r"])
 def test_channels_into_weights(kind, bias, steps, onnxq):
     product = Product(kind, FLOAT, 17, bias)
@@ -150,7 +138,7 @@ def test_channels_into_weights(kind, bias, steps, onnxq):
     assert_rounds_alike(before, after, product.feeds)
 
 
-@pytest.mark.parametrize(("kind", "opset"), itertools.product(KINDS, [7, 9, 14, 15, 21]))
+@pytest.mark.parametrize(("kind", "opset"), list(itertools.product(KINDS, [7, 9, 14, 15, 21])))
 def test_every_version(kind, opset, onnxq):
     product = Product(kind, FLOAT, opset, True)
     before = product.follow("n*")
@@ -166,12 +154,14 @@ def test_other_types(dtype, onnxq):
     after = optimize(onnxq, before, "fuse-batch-norm")
     assert ops(after) == ["Conv"]
     if dtype == DOUBLE:
-        assert_rounds_alike(before, after, product.feeds)
+        # ONNX Runtime has no convolution in double precision.
+        reference, found = (
+            ReferenceEvaluator(model).run(None, product.feeds)[0] for model in (before, after)
+        )
+        # Some ten roundings.
+        np.testing.assert_allclose(found, reference, rtol=1e-14, atol=1e-14)
         return
-    expected, found = (
-        harness.run_model(m.SerializeToString(), product.feeds, opts=False) for m in (before, after)
-    )
-    assert_same(expected, found, exact=False)
+    assert_same(*run_both(before, after, product.feeds), exact=False)
 
 
 def test_large_weights_are_streamed(onnxq):
@@ -191,8 +181,7 @@ def test_large_weights_are_streamed(onnxq):
     after = optimize(onnxq, before, "fuse-batch-norm")
     assert ops(after) == ["ConvTranspose", "Slice", "Flatten", "MatMul"]
     feeds = {"x": random(1, 300, 3, 3)}
-    results = [harness.run_model(model.SerializeToString(), feeds, opts=False) for model in (before, after)]
-    assert_same(*results, exact=False)
+    assert_same(*run_both(before, after, feeds), exact=False)
 
 
 def slices(b: GraphBuilder) -> list[str]:
@@ -239,8 +228,7 @@ def test_pad(opset, onnxq):
     assert ops(after) == ["Conv"]
     for shape in [(1, 2, 4, 5), (2, 2, 7, 5)]:
         feeds = {"x": random(*shape)}
-        results = [harness.run_model(m.SerializeToString(), feeds, opts=False) for m in (before, after)]
-        assert_same(*results, exact=True)
+        assert_same(*run_both(before, after, feeds), exact=True)
 
 
 # --- fuse-reduce
@@ -274,8 +262,7 @@ def test_reduce(opset, op, onnxq):
     assert ops(after) == [op, op]
     for shape in [(2, 3, 4), (1, 3, 1)]:
         feeds = {"x": np.abs(random(*shape))}
-        results = [harness.run_model(m.SerializeToString(), feeds, opts=False) for m in (before, after)]
-        assert_same(*results, exact=True)
+        assert_same(*run_both(before, after, feeds), exact=True)
 
 
 # --- reassociate
@@ -317,5 +304,4 @@ def test_integers_in_a_row(dtype, onnxq):
         before = row(dtype, steps, constants)
         after = optimize(onnxq, before, "reassociate{rounded=false}")
         assert len(ops(after)) == 1
-        results = [harness.run_model(m.SerializeToString(), feeds, opts=False) for m in (before, after)]
-        assert_same(*results, exact=True)
+        assert_same(*run_both(before, after, feeds), exact=True)
