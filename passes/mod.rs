@@ -3,7 +3,12 @@
 //! Adding a pass: its file, its entry in [`PASSES`], its folder under
 //! `testdata/filetests/`. Nothing else. A pass never uses another pass.
 
+mod fix_dims;
+mod fold_shapes;
+mod cse;
+mod dce;
 mod fp16;
+mod infer_shapes;
 mod fuse_batch_norm;
 mod fuse_gemm;
 mod fuse_pad;
@@ -18,6 +23,11 @@ use crate::pass::{PassInfo, PipelineInfo, Registry};
 /// All passes, in the order in which pipelines usually run them.
 pub static PASSES: &[&PassInfo] = &[
     &strip_attrs::INFO,
+    &fix_dims::INFO,
+    &infer_shapes::INFO,
+    &fold_shapes::INFO,
+    &cse::INFO,
+    &dce::INFO,
     &share_weights::INFO,
     &fuse_reduce::INFO,
     &reassociate::INFO,

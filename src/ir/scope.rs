@@ -154,3 +154,12 @@ impl<K: EntityId> SideTable<K, bool> {
         !std::mem::replace(&mut self[id], true)
     }
 }
+
+impl<K: EntityId> Extend<K> for SideTable<K, bool> {
+    /// Sets the flags of all.
+    fn extend<I: IntoIterator<Item = K>>(&mut self, ids: I) {
+        for id in ids {
+            self[id] = true;
+        }
+    }
+}

@@ -419,7 +419,7 @@ fn resize(op: &Op<'_>) -> Outcome {
         let mut out = shape.clone();
         for (axis, size) in axes.iter().zip(sizes) {
             let axis = op.axis(*axis, shape.len())?;
-            out[axis] = op.or_unknown(Some(size.clone()).filter(|s| s.lower() >= Some(0)), 0, axis);
+            out[axis] = op.or_unknown(Some(size.clone()).filter(|s| op.is_extent(s)), 0, axis);
         }
         return Ok(vec![Fact::of_shape(out)]);
     }
