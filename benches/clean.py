@@ -24,8 +24,6 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-import onnx
-
 IMPORTS = {
     "onnxslim": "import onnxslim",
     "onnxsim": "import onnx, onnxsim",
@@ -39,6 +37,18 @@ USES = {
         "m = onnxscript.rewriter.rewrite(m); onnx_ir.save(m, sys.argv[2])"
     ),
 }
+# In a process of its own: what this one holds in memory would count as every tool's peak.
+SIZE = """
+import onnx, pathlib, sys
+def count(graph):
+    inner = [g for n in graph.node for a in n.attribute for g in ([a.g] if a.type == a.GRAPH else a.graphs)]
+    return len(graph.node) + sum(map(count, inner))
+path = pathlib.Path(sys.argv[1])
+model = onnx.load(path, load_external_data=False)
+sides = {e.value for t in model.graph.initializer for e in t.external_data if e.key == "location"}
+length = path.stat().st_size + sum((path.parent / side).stat().st_size for side in sides)
+print(count(model.graph) + sum(len(f.node) for f in model.functions), length)
+"""
 # Longer than the slowest tool takes for half a gigabyte.
 LIMIT_SECONDS = 600
 
@@ -70,17 +80,11 @@ def measure(command: list[str]) -> tuple[float, float, str]:
     return wall, usage.ru_maxrss / 1000, failed
 
 
-def count_nodes(graph: onnx.GraphProto) -> int:
-    inner = [g for node in graph.node for a in node.attribute for g in ([a.g] if a.type == a.GRAPH else a.graphs)]
-    return len(graph.node) + sum(map(count_nodes, inner))
-
-
 def size(model: Path) -> tuple[int, int]:
     """Nodes, and bytes with side files."""
-    loaded = onnx.load(model, load_external_data=False)
-    sides = {e.value for t in loaded.graph.initializer for e in t.external_data if e.key == "location"}
-    nodes = count_nodes(loaded.graph) + sum(len(f.node) for f in loaded.functions)
-    return nodes, model.stat().st_size + sum((model.parent / s).stat().st_size for s in sides)
+    done = subprocess.run([sys.executable, "-c", SIZE, str(model)], capture_output=True, text=True, check=True)
+    nodes, length = map(int, done.stdout.split())
+    return nodes, length
 
 
 def models(arguments: list[Path]) -> list[Path]:
@@ -159,7 +163,7 @@ def main() -> None:
     lines = ["| model | tool | nodes | bytes | s | x onnxq | peak MB |", "|---|---|--:|--:|--:|--:|--:|"]
     for model in models(args.models):
         lines += table(model, bench(model, tools, args.runs))
-        print("\n".join(lines[-1 - len(tools) :]), file=sys.stderr)
+        print("\n".join(lines[-1 - len(tools) :]), file=sys.stderr, flush=True)
     lines += import_times([name for name in tools if name != "onnxq"], args.runs)
     text = "\n".join(lines) + "\n"
     print(text)
