@@ -3,6 +3,7 @@
 //! Adding a pass: its file, its entry in [`PASSES`], its folder under
 //! `testdata/filetests/`. Nothing else. A pass never uses another pass.
 
+mod const_fold;
 mod fp16;
 mod nbits;
 mod share_weights;
@@ -13,6 +14,7 @@ use crate::pass::{PassInfo, PipelineInfo, Registry};
 /// All passes, in the order in which pipelines usually run them.
 pub static PASSES: &[&PassInfo] = &[
     &strip_attrs::INFO,
+    &const_fold::INFO,
     &share_weights::INFO,
     &fp16::INFO,
     &nbits::INFO,

@@ -66,11 +66,7 @@ impl Array {
                 };
                 Tensor::new(self.dtype, dims, Data::Bytes(bytes))
             }
-            Content::Strings(strings) => Tensor {
-                elements: Elements::Strings(strings.clone()),
-                dtype: DataType::String,
-                ..Tensor::from_i64(dims, &vec![0; strings.len()])
-            },
+            Content::Strings(strings) => Tensor::from_strings(dims, strings.clone()),
         }
     }
 

@@ -132,6 +132,12 @@ pub enum Reason {
     HalfRange,
     /// Numbers beyond the range of half precision became its largest.
     Clamped,
+    /// The node fails on its constant operands, or the standard does not say what it does.
+    FoldFails,
+    /// The result of a constant node is too large to be computed by the compiler.
+    FoldTooLarge,
+    /// The result of a constant node would make the file larger.
+    FoldGrows,
 }
 
 impl Reason {
@@ -159,6 +165,9 @@ impl Reason {
             Reason::WholeNumbers => "whole-numbers",
             Reason::HalfRange => "half-range",
             Reason::Clamped => "clamped",
+            Reason::FoldFails => "fold-fails",
+            Reason::FoldTooLarge => "fold-too-large",
+            Reason::FoldGrows => "fold-grows",
         }
     }
 }
