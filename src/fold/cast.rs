@@ -9,7 +9,7 @@ use super::{
     args::Args,
     array::Builder,
     elementwise::no_type,
-    number::{Class, Small, class, int_range, odd_double, width},
+    number::{Class, Small, class, int_range, odd_double, width, wrap},
 };
 use crate::ir::DataType;
 
@@ -103,7 +103,11 @@ fn exponent(x: f64, rules: Rules<'_>) -> Result<u8> {
     if x.is_nan() {
         return Ok(NAN);
     }
-    if x <= 0.0 || x.is_infinite() {
+    if x == 0.0 {
+        // The least number there is.
+        return Ok(0);
+    }
+    if x < 0.0 || x.is_infinite() {
         return Err(Unfolded::Unsupported(format!("{x} as float8e8m0")));
     }
     let bits = x.to_bits();
@@ -128,6 +132,10 @@ fn integer(x: f64, to: DataType) -> Result<i128> {
     }
     let (least, most) = int_range(to);
     let whole = x.trunc();
+    if to.bits() < 8 && whole.abs() < 2f64.powi(63) {
+        // By the standard's own vectors, as integers are.
+        return Ok(wrap(to, whole as i128));
+    }
     // The bounds are powers of two, or one less: the comparison is exact.
     if whole >= least as f64 && whole < (most + 1) as f64 {
         return Ok(whole as i128);

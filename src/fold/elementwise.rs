@@ -249,22 +249,22 @@ pub(super) fn div(args: &Args<'_>) -> Result<Array> {
 
 /// `Mod`: the sign of the result is that of the divisor, or with `fmod` of the dividend.
 pub(super) fn modulo(args: &Args<'_>) -> Result<Array> {
-    let of_zero = || Unfolded::invalid("division by zero");
-    if args.int("fmod", 0)? != 0 {
-        let truncated = |x: i128, y: i128| {
-            let zero = || Unfolded::invalid("division by zero");
-            x.checked_rem(y).ok_or_else(zero)
-        };
-        return binary(args, truncated, |x, y| x % y);
+    fn remainder(x: i128, y: i128) -> Result<i128> {
+        let by_zero = || Unfolded::invalid("division by zero");
+        x.checked_rem(y).ok_or_else(by_zero)
     }
-    if args.tensor(0)?.class() == Class::Float {
+    if args.int("fmod", 0)? != 0 {
+        return binary(args, remainder, |x, y| x % y);
+    }
+    if args.tensor(0)?.class() == Class::Float && args.opset < 28 {
         return Err(Unfolded::invalid("`fmod` is 0 for floating-point numbers"));
     }
-    let b = args.tensor(1)?;
-    if b.class() == Class::Int && (0..b.len()).any(|i| b.int(i) == 0) {
-        return Err(of_zero());
-    }
-    binary_int(args, |x, y| Ok(((x % y) + y) % y))
+    let of_divisor = |x: f64, y: f64| match x % y {
+        0.0 => 0f64.copysign(y),
+        r if (r < 0.0) != (y < 0.0) => r + y,
+        r => r,
+    };
+    binary(args, |x, y| remainder(remainder(x, y)? + y, y), of_divisor)
 }
 
 /// `Pow`: of the type of the base.
@@ -313,11 +313,15 @@ fn int_power(dtype: DataType, base: i128, exponent: i128) -> Result<i128> {
     Ok(power)
 }
 
-/// `BitShift`; a shift by the width or more leaves nothing.
+/// `BitShift`; a shift by the width or more leaves nothing, or the sign.
 pub(super) fn shift(args: &Args<'_>) -> Result<Array> {
+    fn by(y: i128) -> Result<u32> {
+        let places = u32::try_from(y.min(64));
+        places.map_err(|_| Unfolded::invalid("a shift by a negative number"))
+    }
     match args.text("direction", "")? {
-        "LEFT" => binary_int(args, |x, y| Ok(if y < 64 { x << y } else { 0 })),
-        "RIGHT" => binary_int(args, |x, y| Ok(if y < 64 { x >> y } else { 0 })),
+        "LEFT" => binary_int(args, |x, y| Ok(if by(y)? < 64 { x << y } else { 0 })),
+        "RIGHT" => binary_int(args, |x, y| Ok(x >> by(y)?)),
         other => Err(Unfolded::Invalid(format!("direction `{other}`"))),
     }
 }
