@@ -4,8 +4,18 @@
 //! `testdata/filetests/`. Nothing else. A pass never uses another pass.
 
 mod const_fold;
+mod fix_dims;
+mod fold_shapes;
+mod cse;
+mod dce;
 mod fp16;
+mod infer_shapes;
+mod fuse_batch_norm;
+mod fuse_gemm;
+mod fuse_pad;
+mod fuse_reduce;
 mod nbits;
+mod reassociate;
 mod share_weights;
 mod strip_attrs;
 
@@ -14,8 +24,18 @@ use crate::pass::{PassInfo, PipelineInfo, Registry};
 /// All passes, in the order in which pipelines usually run them.
 pub static PASSES: &[&PassInfo] = &[
     &strip_attrs::INFO,
+    &fix_dims::INFO,
+    &infer_shapes::INFO,
+    &fold_shapes::INFO,
     &const_fold::INFO,
+    &cse::INFO,
+    &dce::INFO,
     &share_weights::INFO,
+    &fuse_reduce::INFO,
+    &reassociate::INFO,
+    &fuse_pad::INFO,
+    &fuse_batch_norm::INFO,
+    &fuse_gemm::INFO,
     &fp16::INFO,
     &nbits::INFO,
 ];

@@ -1,12 +1,13 @@
 //! `strip-attrs`: what no runtime reads and what makes loaders refuse a model.
 
-use std::collections::HashMap;
-
 use globset::GlobSet;
 
 use crate::{
     error::Result,
-    ir::{Attribute, AttributeValue, Constant, Model, NodeId, Property, SparseTensor, Str, Tensor},
+    ir::{
+        Attribute, AttributeValue, Callees, Constant, Model, NodeId, Property, SparseTensor, Str,
+        Tensor,
+    },
     pass::{
         Changed, Left, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, plan_nodes,
     },
@@ -101,7 +102,7 @@ impl StripAttrs {
     }
 
     /// The attributes of `node` that go.
-    fn unwanted(&self, model: &Model, functions: &Functions<'_>, node: NodeId) -> Vec<usize> {
+    fn unwanted(&self, model: &Model, functions: &Callees<'_>, node: NodeId) -> Vec<usize> {
         let n = &model.nodes[node];
         let known = known_attributes(model, functions, node);
         let goes = |a: &Attribute| {
@@ -196,19 +197,6 @@ impl StripAttrs {
     }
 }
 
-/// Attributes that local functions declare, by domain, name and overload.
-type Functions<'m> = HashMap<(&'m str, &'m str, &'m str), Vec<&'m str>>;
-
-fn functions<'m>(model: &'m Model) -> Functions<'m> {
-    let entry = |f: &'m crate::ir::Function| {
-        let overload = f.overload.as_deref().unwrap_or_default();
-        let defaults = f.attribute_defaults.iter().map(|a| &*a.name);
-        let names = f.attributes.iter().map(|a| &**a).chain(defaults).collect();
-        ((f.domain(), &*f.name, overload), names)
-    };
-    model.functions.iter().map(entry).collect()
-}
-
 /// What is known of the attributes an operator takes.
 enum Known<'a> {
     /// Whatever it has: the runtime that defines it does not check them.
@@ -219,11 +207,14 @@ enum Known<'a> {
     Unknown,
 }
 
-fn known_attributes<'a>(model: &'a Model, functions: &'a Functions<'_>, node: NodeId) -> Known<'a> {
+fn known_attributes<'a>(model: &'a Model, functions: &Callees<'_>, node: NodeId) -> Known<'a> {
     let n = &model.nodes[node];
-    let overload = n.overload.as_deref().unwrap_or_default();
-    if let Some(names) = functions.get(&(n.domain(), &*n.op_type, overload)) {
-        return Known::These(Box::new(|name| names.contains(&name)));
+    if let Some(called) = functions.called(n) {
+        let function = &model.functions[called];
+        return Known::These(Box::new(|name| {
+            let mut defaults = function.attribute_defaults.iter().map(|a| &a.name);
+            function.attributes.iter().any(|a| **a == *name) || defaults.any(|a| **a == *name)
+        }));
     }
     let Some(opset) = model.opset(n.graph, n.domain()) else {
         return Known::Unknown;
@@ -240,9 +231,9 @@ fn known_attributes<'a>(model: &'a Model, functions: &'a Functions<'_>, node: No
 
 impl Pass for StripAttrs {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
-        let declared = functions(model);
+        let functions = Callees::of(&model.functions);
         let plans = plan_nodes(model, INFO.name, cx, |node| {
-            match self.unwanted(model, &declared, node) {
+            match self.unwanted(model, &functions, node) {
                 list if list.is_empty() => Err(Left::Ignored),
                 list => Ok(list),
             }

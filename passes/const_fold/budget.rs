@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::values::{Known, Values};
 use crate::ir::{
-    AttributeValue, Data, DataType, Def, Elements, GraphId, Model, Node, NodeId, SideTable, Str,
+    AttributeValue, Data, DataType, Def, Elements, Model, Node, NodeId, SideTable, Str,
     Tensor, Use, Uses, ValueId,
 };
 
@@ -51,7 +51,6 @@ struct Budget<'m> {
     order: Vec<NodeId>,
     /// Nodes that are not folded.
     stays: SideTable<NodeId, bool>,
-    names: Names,
 }
 
 /// Whom a constant or node goes with.
@@ -70,7 +69,6 @@ impl<'m> Budget<'m> {
             uses: Uses::of(model),
             order: model.reachable_nodes(),
             stays: SideTable::new(false),
-            names: Names::of(model),
         };
         for &node in &budget.order {
             let mut outputs = model.nodes[node].outputs.iter().flatten();
@@ -114,11 +112,17 @@ impl<'m> Budget<'m> {
     fn fits(&self, node: NodeId, needed: &[ValueId]) -> bool {
         let tensors = needed.iter().all(|&v| self.values.tensor(v).is_some());
         let n = &self.model.nodes[node];
-        match self.names.allow_initializers(self.model, node) {
+        match self.becomes_initializers(node) {
             true => tensors,
             // One `Constant` node takes the place of the node.
             false => tensors && n.outputs.len() == 1 && !n.is("Constant"),
         }
+    }
+
+    /// Whether the results of `node` can be initializers.
+    fn becomes_initializers(&self, node: NodeId) -> bool {
+        let graph = self.model.nodes[node].graph;
+        self.model.takes_initializers(graph)
     }
 
     /// Bytes of the results of `node`.
@@ -188,7 +192,7 @@ impl<'m> Budget<'m> {
 
     /// Bytes that the constants in the place of `node` take, at most.
     fn added(&self, node: NodeId) -> u64 {
-        let extra = match self.names.allow_initializers(self.model, node) {
+        let extra = match self.becomes_initializers(node) {
             true => 0,
             false => node_size(self.model, node).min(64) + 40,
         };
@@ -291,33 +295,6 @@ impl Groups {
     fn of(&mut self, node: NodeId) -> usize {
         use crate::ir::EntityId;
         self.root(node).index()
-    }
-}
-
-/// Values by name.
-pub(super) struct Names(HashMap<Str, Vec<ValueId>>);
-
-impl Names {
-    pub(super) fn of(model: &Model) -> Names {
-        let mut names: HashMap<Str, Vec<ValueId>> = HashMap::new();
-        for value in model.values.ids() {
-            let name = model.values[value].name.clone();
-            names.entry(name).or_default().push(value);
-        }
-        Names(names)
-    }
-
-    /// Whether the results of `node` can be initializers: its graph has some, and no graph
-    /// inside uses a name of theirs for something else. (The result of a node is visible after
-    /// the node only; an initializer is everywhere.)
-    pub(super) fn allow_initializers(&self, model: &Model, node: NodeId) -> bool {
-        let graph = model.nodes[node].graph;
-        let inside = |other: GraphId| other != graph && model.is_within(other, graph);
-        let clear = |v: &ValueId| {
-            let same = &self.0[&model.values[*v].name];
-            !same.iter().any(|&other| other != *v && inside(model.home(other)))
-        };
-        model.takes_initializers(graph) && model.nodes[node].outputs.iter().flatten().all(clear)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Puts constants in the place of nodes.
 
 use super::{
-    budget::{Choice, Names},
+    budget::Choice,
     values::{Known, Values, is_recipe},
 };
 use crate::{
@@ -21,7 +21,6 @@ pub(super) fn commit(
 ) -> usize {
     let mut replaced = choice.replaced;
     cx.limit(&mut replaced);
-    let names = Names::of(model);
     let uses = Uses::of(model);
     let mut unused = Vec::new();
     let mut edit = Edit::new(model);
@@ -42,7 +41,7 @@ pub(super) fn commit(
         let recipes = constants.iter().filter(|c| is_recipe(&c.1)).count();
         cx.count(if n.is("Constant") { "lifted" } else { "folded" }, 1);
         cx.count("recipes", recipes as u64);
-        if names.allow_initializers(edit.model(), node) {
+        if edit.model().takes_initializers(n.graph) {
             for (value, tensor) in constants {
                 edit.make_initializer(value, tensor);
             }

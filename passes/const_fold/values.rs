@@ -10,6 +10,7 @@ use crate::{
         Attribute, AttributeValue, Data, DataType, Elements, GraphId, Model, Node, NodeId,
         SideTable, Tensor, ValueId,
     },
+    infer::{self, Facts, SymInt},
     pass::{Reason, Remark},
     weights,
 };
@@ -52,6 +53,7 @@ impl Values {
         let mut analysis = Analysis {
             model,
             exact,
+            facts: infer::facts(model),
             values: Values {
                 known: SideTable::new(None),
                 evaluated: SideTable::new(false),
@@ -71,9 +73,8 @@ impl Values {
             }
         }
         for node in model.reachable_nodes() {
-            analysis
-                .node(node)
-                .map_err(|e| e.at(model.label(node)))?;
+            let done = analysis.node(node);
+            done.map_err(|e| e.at(model.label(node)))?;
         }
         Ok(analysis.values)
     }
@@ -170,6 +171,8 @@ pub(super) fn constant_node(node: &Node) -> Option<Tensor> {
 struct Analysis<'m> {
     model: &'m Model,
     exact: bool,
+    /// What shapes tell.
+    facts: Facts,
     values: Values,
     opsets: HashMap<GraphId, Option<i64>>,
     /// Large results that were computed, the newest last.
@@ -199,7 +202,11 @@ impl Analysis<'_> {
             return Ok(());
         };
         let known = |v: &Option<ValueId>| v.is_none_or(|v| self.values.known[v].is_some());
-        if !n.inputs.iter().all(known) || n.outputs.is_empty() || !self.may_fold(n, opset) {
+        if !n.inputs.iter().all(known) || n.outputs.is_empty() {
+            self.from_shapes(node);
+            return Ok(());
+        }
+        if !self.may_fold(n, opset) {
             return Ok(());
         }
         match self.evaluate(n, opset)? {
@@ -210,6 +217,27 @@ impl Analysis<'_> {
             Err(why) => self.values.failed.push((node, why)),
         }
         Ok(())
+    }
+
+    /// The result of `node` as far as shapes tell it: the extents of something that is not
+    /// constant itself.
+    fn from_shapes(&mut self, node: NodeId) {
+        let &[Some(output)] = &self.model.nodes[node].outputs[..] else {
+            return;
+        };
+        let facts = &self.facts;
+        let elements = facts.elements(output).unwrap_or_default().iter();
+        let (Some(dims), Some(dtype)) = (facts.dims(output), facts.dtype(output)) else {
+            return;
+        };
+        let numbers: Option<Vec<i64>> = elements.map(SymInt::known).collect();
+        let count = crate::ir::element_count(&dims);
+        if let Some(numbers) = numbers.filter(|n| count == Some(n.len() as u64) && !n.is_empty())
+            && let Ok(array) = Array::of_numbers(dtype, &dims, &numbers)
+        {
+            self.values.known[output] = Some(Known::Tensor(array.to_tensor()));
+            self.values.evaluated[node] = true;
+        }
     }
 
     /// The opset of the default domain, where `n` stands, when `n` is of that domain.

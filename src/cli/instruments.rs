@@ -77,7 +77,11 @@ impl InstrumentArgs {
                     Changed::Yes(n) => format!("{n} rewrites"),
                 };
                 let ms = pass.time.as_secs_f64() * 1e3;
-                let _ = writeln!(out, "{:<16} {ms:>9.3} ms  {changed}", pass.name);
+                let runs = match pass.runs {
+                    1 => String::new(),
+                    n => format!(", {n} runs"),
+                };
+                let _ = writeln!(out, "{:<16} {ms:>9.3} ms  {changed}{runs}", pass.name);
             }
             if self.stats {
                 for (name, n) in &pass.statistics {

@@ -47,6 +47,8 @@ struct FileSize {
 #[derive(Serialize)]
 struct PassSummary {
     name: &'static str,
+    /// How often it ran: in a group more than once. The numbers are those of all runs.
+    runs: u32,
     seconds: f64,
     rewrites: u64,
     statistics: BTreeMap<&'static str, u64>,
@@ -134,6 +136,7 @@ impl Summary {
         };
         let passes = report.passes.into_iter().map(|p| PassSummary {
             name: p.name,
+            runs: p.runs,
             seconds: p.time.as_secs_f64(),
             rewrites: rewrites(p.changed),
             statistics: p.statistics,

@@ -181,6 +181,25 @@ impl Array {
         }
     }
 
+    /// The array of the integers `numbers` as elements of `dtype`.
+    ///
+    /// # Errors
+    /// `dtype` is no type of integers or truth values, or cannot hold one of them.
+    ///
+    /// # Panics
+    /// When there are more or fewer numbers than `dims` say.
+    pub fn of_numbers(dtype: DataType, dims: &[i64], numbers: &[i64]) -> Result<Array> {
+        let dims: Vec<usize> = dims.iter().map(|&d| d as usize).collect();
+        assert_eq!(product(&dims), numbers.len(), "as many numbers as elements");
+        let fits = |&n: &i64| number::wrap(dtype, n.into()) == n.into();
+        if class(dtype) != Class::Int || !numbers.iter().all(fits) {
+            return Err(Unfolded::Unsupported(format!("elements of type {dtype}")));
+        }
+        let mut out = Builder::new(dtype, dims)?;
+        numbers.iter().for_each(|&n| out.int(n.into()));
+        Ok(out.finish())
+    }
+
     /// An array of int64.
     pub(super) fn of_ints(dims: Vec<usize>, ints: impl Iterator<Item = i64>) -> Result<Array> {
         let mut out = Builder::new(DataType::Int64, dims)?;

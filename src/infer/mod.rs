@@ -1,18 +1,22 @@
-//! What a model does not say of its values, found from what it does: so far the element
-//! types ([`kinds`]); shapes will come here too.
+//! What a model does not say of its values, found from what it does: element types
+//! ([`kinds`]), and with them extents and the integers that extents are computed from
+//! ([`facts`]).
 //!
 //! An inference is a pure function of `&Model` and yields a side table, valid until the
 //! model changes. What cannot be told is `None`, never a guess.
 
 mod elements;
 mod rules;
+mod shapes;
+mod sym_int;
 #[cfg(test)]
 mod tests;
 
 pub use rules::cast_to;
+pub use sym_int::SymInt;
 
 use crate::{
-    ir::{DataType, Model, SideTable, Type, TypeKind, ValueId},
+    ir::{DataType, Model, NodeId, SideTable, Type, TypeKind, ValueId},
     schema::{ElementType, Param, TypeSet},
 };
 
@@ -41,6 +45,77 @@ pub enum Kind {
 /// of two inferences the earlier one.
 pub fn kinds(model: &Model) -> SideTable<ValueId, Option<Kind>> {
     elements::run(model)
+}
+
+/// What is known of every value: a side table, valid until the model changes.
+pub struct Facts {
+    kinds: SideTable<ValueId, Option<Kind>>,
+    shapes: SideTable<ValueId, shapes::Fact>,
+    conflicts: Vec<Conflict>,
+}
+
+/// Something that does not fit: operands that an operator cannot take together, or a result
+/// that is declared to be what it is not. Nothing is said of the results of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The node.
+    pub node: NodeId,
+    /// What was found and what was expected.
+    pub message: String,
+}
+
+/// Infers kinds, extents and small integers of all values.
+///
+/// The declared types of the main graph's inputs hold, and extents with the same name are
+/// the same. What `value_info` declares fills in numbers where nothing is found; what the
+/// outputs are declared to be is not relied on, because exporters often have it wrong. The
+/// body of a local function is looked at twice: at each call with the operands it is given,
+/// and by itself, for what holds for every call. Operators of a domain whose opset is
+/// beyond the table have unknown results.
+pub fn facts(model: &Model) -> Facts {
+    let found = shapes::Shapes::run(model);
+    Facts {
+        kinds: kinds(model),
+        shapes: found.facts,
+        conflicts: found.conflicts,
+    }
+}
+
+impl Facts {
+    /// What `value` is.
+    pub fn kind(&self, value: ValueId) -> Option<Kind> {
+        self.kinds[value]
+    }
+
+    /// The element type of `value`, if it is a tensor.
+    pub fn dtype(&self, value: ValueId) -> Option<DataType> {
+        match self.kinds[value] {
+            Some(Kind::Tensor(dtype)) => Some(dtype),
+            _ => None,
+        }
+    }
+
+    /// The extents of `value`. Equal ones are equal in every run.
+    pub fn shape(&self, value: ValueId) -> Option<&[SymInt]> {
+        self.shapes[value].shape.as_deref()
+    }
+
+    /// The extents of `value`, when all are numbers.
+    pub fn dims(&self, value: ValueId) -> Option<Vec<i64>> {
+        self.shape(value)?.iter().map(SymInt::known).collect()
+    }
+
+    /// The elements of `value` in row-major order, when it is an integer tensor or one of
+    /// truth values (0 and 1) with few elements that come from extents and constants.
+    pub fn elements(&self, value: ValueId) -> Option<&[SymInt]> {
+        let followed = self.dtype(value).is_some_and(shapes::is_followed);
+        self.shapes[value].elements.as_deref().filter(|_| followed)
+    }
+
+    /// What does not fit, in document order.
+    pub fn conflicts(&self) -> &[Conflict] {
+        &self.conflicts
+    }
 }
 
 impl Kind {

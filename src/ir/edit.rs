@@ -5,21 +5,25 @@
 //! commit time and in the order of the calls, so they never depend on threads.
 
 mod inline;
+mod substitution;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+pub use inline::inline_branch;
+pub use substitution::Substitution;
 
 use super::{
     Attribute, AttributeValue, Constant, Def, GraphId, Model, Node, NodeId, OpsetImport, SideTable,
-    Str, Tensor, Type, Use, Uses, Value, ValueId, ValueInfo,
+    Str, Tensor, Type, Uses, Value, ValueId, ValueInfo,
 };
-
-pub use inline::inline_branch;
 
 /// A batch of changes. Dropping it without [`Edit::finish`] leaves lists inconsistent, so
 /// `finish` is the only way out that passes use.
 pub struct Edit<'m> {
     model: &'m mut Model,
     names: HashSet<Str>,
+    /// Values by name, once something needs to know.
+    named: Option<HashMap<Str, Vec<ValueId>>>,
     inserted: BTreeMap<NodeId, Vec<NodeId>>,
     following: BTreeMap<NodeId, Vec<NodeId>>,
     leading: BTreeMap<GraphId, Vec<NodeId>>,
@@ -41,6 +45,7 @@ impl<'m> Edit<'m> {
         Edit {
             model,
             names,
+            named: None,
             inserted: BTreeMap::new(),
             following: BTreeMap::new(),
             leading: BTreeMap::new(),
@@ -135,6 +140,8 @@ impl<'m> Edit<'m> {
         self.settled[value] = true;
         self.touched.insert(graph);
         self.model.graphs[graph].initializers.push(value);
+        // An initializer is visible before the node, too.
+        self.reveal(value);
     }
 
     /// Inserts `node` before `anchor`, in its graph, with one new output whose name is
@@ -249,20 +256,6 @@ impl<'m> Edit<'m> {
     pub fn erase(&mut self, node: NodeId) {
         self.erased[node] = true;
         self.touched.insert(self.model.nodes[node].graph);
-    }
-
-    /// Makes every user of `from` use `to` instead, outputs of graphs included.
-    pub fn redirect(&mut self, uses: &Uses, from: ValueId, to: ValueId) {
-        for &u in uses.of_value(from) {
-            match u {
-                Use::Operand(node, slot) => {
-                    self.model.nodes[node].inputs[slot as usize] = Some(to);
-                }
-                Use::Output(graph, index) => {
-                    self.model.graphs[graph].outputs[index as usize].value = to;
-                }
-            }
-        }
     }
 
     /// Imports `domain` at `version` for nodes in `graph`, unless it is imported already:
@@ -466,20 +459,29 @@ pub fn remove_unused(model: &mut Model, candidates: &[ValueId]) -> Vec<ValueId> 
         gone[value] = true;
         removed.push(value);
     }
+    unlist(model, &erased, &gone);
+    removed
+}
+
+/// Takes nodes and values out of the lists of all graphs.
+pub fn unlist(
+    model: &mut Model,
+    nodes: &SideTable<NodeId, bool>,
+    values: &SideTable<ValueId, bool>,
+) {
     for graph in model.reachable_graphs() {
         let g = &mut model.graphs[graph];
-        g.nodes.retain(|&n| !erased[n]);
+        g.nodes.retain(|&n| !nodes[n]);
         for list in [
             &mut g.inputs,
             &mut g.initializers,
             &mut g.sparse_initializers,
             &mut g.value_info,
         ] {
-            list.retain(|&v| !gone[v]);
+            list.retain(|&v| !values[v]);
         }
-        g.repeated_value_info.retain(|o| !gone[o.value]);
+        g.repeated_value_info.retain(|o| !values[o.value]);
     }
-    removed
 }
 
 #[cfg(test)]

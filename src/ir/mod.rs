@@ -4,6 +4,7 @@
 //! No type of the wire format appears here; `onnx` converts both ways without losing
 //! anything. Passes read the model freely and change it through [`edit`].
 
+mod callees;
 pub mod data;
 pub mod edit;
 mod entity;
@@ -12,6 +13,7 @@ mod scope;
 mod tensor;
 mod types;
 
+pub use callees::Callees;
 pub use data::{Data, Produce, SourceFile};
 pub use entity::{Arena, EntityId, GraphId, NodeId, SideTable, ValueId};
 pub use model::{

@@ -41,6 +41,15 @@ impl Uses {
     pub fn of_value(&self, value: ValueId) -> &[Use] {
         &self.table[value]
     }
+
+    /// The node that alone uses `value`, once, and which of its operands that is; `None` when
+    /// there are other uses, or none.
+    pub fn only_reader(&self, value: ValueId) -> Option<(NodeId, usize)> {
+        match *self.of_value(value) {
+            [Use::Operand(node, slot)] => Some((node, slot as usize)),
+            _ => None,
+        }
+    }
 }
 
 impl Model {
@@ -143,5 +152,14 @@ impl<K: EntityId> SideTable<K, bool> {
     /// Sets the flag and says whether it was clear before.
     pub fn insert(&mut self, id: K) -> bool {
         !std::mem::replace(&mut self[id], true)
+    }
+}
+
+impl<K: EntityId> Extend<K> for SideTable<K, bool> {
+    /// Sets the flags of all.
+    fn extend<I: IntoIterator<Item = K>>(&mut self, ids: I) {
+        for id in ids {
+            self[id] = true;
+        }
     }
 }

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Changed, PassContext, Pipeline, QuantizedWeight, Remark};
+use super::{
+    Changed, PassContext, Pipeline, QuantizedWeight, Remark,
+    pipeline::{Element, ROUNDS, Step},
+};
 use crate::{
     error::{Error, Result},
     ir::Model,
@@ -44,11 +47,13 @@ pub struct Instruments<'a> {
     pub print: Option<&'a mut dyn FnMut(&str)>,
 }
 
-/// What one pass did.
+/// What one pass of a pipeline did, over all its runs: in a group it has several.
 #[derive(Clone, Debug)]
 pub struct PassReport {
     /// Its name.
     pub name: &'static str,
+    /// How often it ran.
+    pub runs: u32,
     /// Time it took.
     pub time: Duration,
     /// What it changed.
@@ -62,7 +67,7 @@ pub struct PassReport {
 pub struct Report {
     /// The passes, in order.
     pub passes: Vec<PassReport>,
-    /// What they declined.
+    /// What they declined, each in its last run.
     pub remarks: Vec<Remark>,
     /// What they quantized.
     pub quantized: Vec<QuantizedWeight>,
@@ -82,53 +87,117 @@ impl PassManager<'_> {
     /// A pass fails, or (with `verify_each`) leaves an invalid model or misreports what
     /// it did. The message names the pass; `model` is then of no more use.
     pub fn run(&mut self, pipeline: &Pipeline, model: &mut Model) -> Result<Report> {
+        let mut run = Run {
+            rewrites_left: self.instruments.stop_after,
+            instruments: &mut self.instruments,
+            model,
+            done: pipeline.steps().into_iter().map(Done::new).collect(),
+        };
+        run.elements(&pipeline.elements, 0)?;
         let mut report = Report::default();
-        let mut rewrites_left = self.instruments.stop_after;
-        for step in &pipeline.steps {
-            let name = step.info.name;
-            let at = |e: Error| e.at(format!("pass `{name}`"));
-            let before = match self.instruments.verify_each {
-                true => Some(onnx::fingerprint(model).map_err(at)?),
-                false => None,
-            };
-            let mut cx = PassContext {
-                rewrites_left,
-                ..PassContext::default()
-            };
-            let start = Instant::now();
-            let changed = step.pass.run(model, &mut cx).map_err(at)?;
-            let time = start.elapsed();
-            rewrites_left = cx.rewrites_left;
-            if let Some(before) = before {
-                self.check(model, name, changed, before).map_err(at)?;
-            }
-            self.print(model, name, changed);
-            report.passes.push(PassReport {
-                name,
-                time,
-                changed,
-                statistics: cx.statistics,
-            });
-            report.remarks.extend(cx.remarks);
-            report.quantized.extend(cx.quantized);
+        for done in run.done {
+            report.passes.push(done.report);
+            report.remarks.extend(done.remarks);
+            report.quantized.extend(done.quantized);
         }
         Ok(report)
     }
+}
 
-    fn check(&self, model: &Model, name: &str, changed: Changed, before: u64) -> Result<()> {
-        verify::verify(model).map_err(|e| {
-            Error::from(e)
-                .at("left an invalid model; --print-ir-after shows the model after each pass")
-        })?;
-        if changed == Changed::No && onnx::fingerprint(model)? != before {
-            return Err(Error::input(format!(
-                "`{name}` says that it changed nothing, but the model is not the same"
-            )));
+/// What is known of one step so far.
+struct Done {
+    report: PassReport,
+    /// Of the last run: what an earlier one declined may have been rewritten since, and the
+    /// rest was declined again.
+    remarks: Vec<Remark>,
+    quantized: Vec<QuantizedWeight>,
+}
+
+impl Done {
+    fn new(step: &Step) -> Done {
+        Done {
+            report: PassReport {
+                name: step.info.name,
+                runs: 0,
+                time: Duration::ZERO,
+                changed: Changed::No,
+                statistics: BTreeMap::new(),
+            },
+            remarks: Vec::new(),
+            quantized: Vec::new(),
         }
-        Ok(())
     }
 
-    fn print(&mut self, model: &Model, name: &str, changed: Changed) {
+    fn add(&mut self, time: Duration, changed: Changed, cx: PassContext) {
+        self.report.runs += 1;
+        self.report.time += time;
+        self.report.changed = self.report.changed.and(changed);
+        for (name, n) in cx.statistics {
+            *self.report.statistics.entry(name).or_default() += n;
+        }
+        self.remarks = cx.remarks;
+        self.quantized.extend(cx.quantized);
+    }
+}
+
+/// A pipeline while it runs.
+struct Run<'r, 'i> {
+    instruments: &'r mut Instruments<'i>,
+    rewrites_left: Option<u64>,
+    model: &'r mut Model,
+    done: Vec<Done>,
+}
+
+impl Run<'_, '_> {
+    /// Runs `elements`, the first step of which is step `index` of the pipeline.
+    fn elements(&mut self, elements: &[Element], mut index: usize) -> Result<Changed> {
+        let mut changed = Changed::No;
+        for element in elements {
+            changed = changed.and(match element {
+                Element::Step(step) => self.step(step, index)?,
+                Element::Group(inner) => self.group(inner, index)?,
+            });
+            index += element.steps().len();
+        }
+        Ok(changed)
+    }
+
+    fn group(&mut self, elements: &[Element], index: usize) -> Result<Changed> {
+        let mut changed = Changed::No;
+        for _ in 0..ROUNDS {
+            match self.elements(elements, index)? {
+                Changed::No => break,
+                round => changed = changed.and(round),
+            }
+        }
+        Ok(changed)
+    }
+
+    fn step(&mut self, step: &Step, index: usize) -> Result<Changed> {
+        let name = step.info.name;
+        let at = |e: Error| e.at(format!("pass `{name}`"));
+        let before = match self.instruments.verify_each {
+            true => Some(onnx::fingerprint(self.model).map_err(at)?),
+            false => None,
+        };
+        let mut cx = PassContext {
+            rewrites_left: self.rewrites_left,
+            ..PassContext::default()
+        };
+        let start = Instant::now();
+        let changed = step.pass.run(self.model, &mut cx).map_err(at)?;
+        let time = start.elapsed();
+        self.rewrites_left = cx.rewrites_left;
+        if let Some(before) = before {
+            check(self.model, name, changed, before).map_err(at)?;
+        }
+        self.done[index].add(time, changed, cx);
+        self.print(index, changed);
+        Ok(changed)
+    }
+
+    fn print(&mut self, index: usize, changed: Changed) {
+        let PassReport { name, runs, .. } = self.done[index].report;
         let wanted = match &self.instruments.print_ir {
             PrintIr::Never => false,
             PrintIr::All => true,
@@ -141,19 +210,36 @@ impl PassManager<'_> {
                 elide_computed_above: Some(PRINTED_ELEMENTS),
                 ..text::PrintOptions::default()
             };
+            let round = match runs {
+                1 => String::new(),
+                n => format!(", round {n}"),
+            };
             print(&format!(
-                "// after {name}\n{}",
-                text::print(model, &options)
+                "// after {name}{round}\n{}",
+                text::print(self.model, &options)
             ));
         }
     }
+}
+
+fn check(model: &Model, name: &str, changed: Changed, before: u64) -> Result<()> {
+    verify::verify(model).map_err(|e| {
+        Error::from(e).at("left an invalid model; --print-ir-after shows the model after each pass")
+    })?;
+    if changed == Changed::No && onnx::fingerprint(model)? != before {
+        return Err(Error::input(format!(
+            "`{name}` says that it changed nothing, but the model is not the same"
+        )));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        pass::{Left, Options, Pass, PassInfo, Registry, plan_nodes},
+        ir::NodeId,
+        pass::{Left, Options, Pass, PassInfo, Reason, Registry, plan_nodes},
         text,
     };
 
@@ -174,6 +260,18 @@ mod tests {
                     model.graphs[main].nodes.reverse();
                     return Ok(Changed::Yes(1));
                 }
+                // Always finds something to do.
+                "swing" => {
+                    let node = model.graphs[main].nodes[2];
+                    let op = if model.nodes[node].is("Abs") {
+                        "Sign"
+                    } else {
+                        "Abs"
+                    };
+                    model.nodes[node].op_type = op.into();
+                    return Ok(Changed::Yes(1));
+                }
+                "unnegate-one" => return Ok(unnegate_one(model, cx)),
                 _ => {}
             }
             let plans = plan_nodes(model, "negate", cx, |node| {
@@ -190,6 +288,23 @@ mod tests {
         }
     }
 
+    /// Makes the first Neg an Exp; says of each other one that it is left.
+    fn unnegate_one(model: &mut Model, cx: &mut PassContext) -> Changed {
+        let nodes = model.reachable_nodes().into_iter();
+        let mut plans: Vec<NodeId> = nodes.filter(|&n| model.nodes[n].is("Neg")).collect();
+        for &node in plans.iter().skip(1) {
+            let remark = Remark::new(model, "unnegate-one", node, Reason::Operator, "".into(), 0);
+            cx.remarks.push(remark);
+        }
+        plans.truncate(1);
+        cx.limit(&mut plans);
+        for &node in &plans {
+            model.nodes[node].op_type = "Exp".into();
+        }
+        cx.count("made", plans.len() as u64);
+        Changed::count(plans.len())
+    }
+
     macro_rules! info {
         ($name:literal) => {
             &PassInfo {
@@ -203,7 +318,14 @@ mod tests {
     }
 
     const REGISTRY: Registry = Registry {
-        passes: &[info!("negate"), info!("fail"), info!("lie"), info!("break")],
+        passes: &[
+            info!("negate"),
+            info!("fail"),
+            info!("lie"),
+            info!("break"),
+            info!("swing"),
+            info!("unnegate-one"),
+        ],
         pipelines: &[],
     };
 
@@ -256,6 +378,77 @@ mod tests {
             let passes = report.unwrap().passes;
             assert_eq!([passes[0].changed, passes[1].changed], changed, "{limit}");
         }
+    }
+
+    #[test]
+    fn a_group_runs_until_a_round_changes_nothing() {
+        let (report, ops) = run("negate,(unnegate-one,negate)*,negate", verifying());
+        assert_eq!(ops, "Exp Exp Abs Exp");
+        let report = report.unwrap();
+        let runs: Vec<(u32, Changed)> = report.passes.iter().map(|p| (p.runs, p.changed)).collect();
+        let none = Changed::No;
+        assert_eq!(
+            runs,
+            [
+                (1, Changed::Yes(3)),
+                (4, Changed::Yes(3)),
+                (4, none),
+                (1, none)
+            ]
+        );
+        assert_eq!(report.passes[1].statistics["made"], 3);
+        assert!(
+            report.remarks.is_empty(),
+            "only those of the last run count"
+        );
+        let (report, _) = run("negate,unnegate-one", verifying());
+        assert_eq!(report.unwrap().remarks.len(), 2);
+    }
+
+    #[test]
+    fn a_group_that_never_settles_ends() {
+        let (report, ops) = run("(swing)*", verifying());
+        assert_eq!(
+            (report.unwrap().passes[0].runs, &*ops),
+            (10, "Relu Relu Abs Relu")
+        );
+        let (report, _) = run("((swing)*,negate)*", verifying());
+        let runs: Vec<u32> = report.unwrap().passes.iter().map(|p| p.runs).collect();
+        assert_eq!(runs, [100, 10]);
+    }
+
+    #[test]
+    fn stop_after_counts_over_all_rounds() {
+        for (limit, expected) in [
+            (3, "Neg Neg Abs Neg"),
+            (4, "Exp Neg Abs Neg"),
+            (5, "Exp Exp Abs Neg"),
+            (9, "Exp Exp Abs Exp"),
+        ] {
+            let instruments = Instruments {
+                stop_after: Some(limit),
+                ..verifying()
+            };
+            let (report, ops) = run("negate,(unnegate-one)*", instruments);
+            assert!(report.is_ok());
+            assert_eq!(ops, expected, "{limit}");
+        }
+    }
+
+    #[test]
+    fn rounds_are_numbered_where_the_model_is_printed() {
+        let mut printed = Vec::new();
+        let mut print = |text: &str| printed.push(text.lines().next().map(str::to_owned));
+        let instruments = Instruments {
+            print_ir: PrintIr::After(vec!["unnegate-one".into()]),
+            print: Some(&mut print),
+            ..Instruments::default()
+        };
+        run("negate,(unnegate-one)*", instruments).0.unwrap();
+        let first: Vec<String> = printed.into_iter().flatten().collect();
+        assert_eq!(first[0], "// after unnegate-one");
+        assert_eq!(first[3], "// after unnegate-one, round 4");
+        assert_eq!(first.len(), 4);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt};
 
 pub use manager::{Instruments, PassManager, PassReport, PrintIr, Report};
 pub use options::{OptionInfo, OptionKind, Options};
-pub use pipeline::{Pipeline, PipelineInfo, Registry};
+pub use pipeline::{Element, Pipeline, PipelineInfo, ROUNDS, Registry, Step};
 pub use rewrite::{Left, plan_nodes};
 
 use crate::{
@@ -82,6 +82,14 @@ impl Changed {
             n => Changed::Yes(n as u64),
         }
     }
+
+    /// This, and then `other`.
+    pub fn and(self, other: Changed) -> Changed {
+        match (self, other) {
+            (Changed::Yes(a), Changed::Yes(b)) => Changed::Yes(a + b),
+            (Changed::No, c) | (c, Changed::No) => c,
+        }
+    }
 }
 
 /// Why a node or weight that a pass could have rewritten was left. The texts are stable:
@@ -138,6 +146,12 @@ pub enum Reason {
     FoldTooLarge,
     /// The result of a constant node would make the file larger.
     FoldGrows,
+    /// Operands do not fit each other, or a result is not what it is declared to be.
+    Contradiction,
+    /// Something else reads the weight too, so that a changed copy would be one more.
+    Shared,
+    /// Something else reads what the rewrite would no longer compute.
+    ResultRead,
 }
 
 impl Reason {
@@ -168,6 +182,9 @@ impl Reason {
             Reason::FoldFails => "fold-fails",
             Reason::FoldTooLarge => "fold-too-large",
             Reason::FoldGrows => "fold-grows",
+            Reason::Contradiction => "contradiction",
+            Reason::Shared => "shared",
+            Reason::ResultRead => "result-read",
         }
     }
 }
@@ -235,6 +252,13 @@ impl PassContext {
     /// Adds `n` to the counter `name`.
     pub fn count(&mut self, name: &'static str, n: u64) {
         *self.statistics.entry(name).or_default() += n;
+    }
+
+    /// Whether one more rewrite may be made, which is then made (`--stop-after`).
+    pub fn permit(&mut self) -> bool {
+        let mut one = vec![()];
+        self.limit(&mut one);
+        !one.is_empty()
     }
 
     /// Cuts a list of rewrites to how many may still be made (`--stop-after`).

@@ -1,14 +1,18 @@
 //! Pipelines as text: `strip-attrs,nbits{bits=4,block=16}`.
 //!
 //! ```text
-//! pipeline = [ element { "," element } ]
-//! element  = name [ "{" [ option { "," option } ] "}" ]
+//! pipeline = [ list ]
+//! list     = element { "," element }
+//! element  = name [ "{" [ option { "," option } ] "}" ] | "(" list ")*"
 //! option   = name [ "=" ( word | '"' text '"' ) ]
 //! ```
 //!
 //! A name is that of a pass or of a named pipeline; both share one namespace. In quoted
 //! text `\"` and `\\` stand for `"` and `\`. A pipeline prints back to what it means:
 //! named pipelines expanded, blanks removed.
+//!
+//! `(identity,cse,dce)*` is a group: its passes run in turn until none of them changes
+//! anything, [`ROUNDS`] times at most.
 
 use std::fmt;
 
@@ -56,11 +60,66 @@ pub struct Step {
     pub pass: Box<dyn Pass>,
 }
 
+/// A part of a pipeline.
+pub enum Element {
+    /// One run of a pass.
+    Step(Step),
+    /// Parts that are run in turn until a whole round changes nothing.
+    Group(Vec<Element>),
+}
+
+/// How often a group is run at most. Clean-up passes settle in two to four rounds; passes that
+/// undo each other's work would go on for ever.
+pub const ROUNDS: u32 = 10;
+
+/// How deep groups may be nested: a named pipeline that has groups can stand in one. Deeper,
+/// passes that never settle would run thousands of times.
+const DEPTH: usize = 2;
+
 /// Passes in the order they run.
 #[derive(Default)]
 pub struct Pipeline {
-    /// The passes.
-    pub steps: Vec<Step>,
+    /// The parts.
+    pub elements: Vec<Element>,
+}
+
+impl Element {
+    /// The passes in it, in order, each once.
+    pub fn steps(&self) -> Vec<&Step> {
+        match self {
+            Element::Step(step) => vec![step],
+            Element::Group(elements) => elements.iter().flat_map(Element::steps).collect(),
+        }
+    }
+
+    /// How many groups lie in one another here.
+    fn depth(&self) -> usize {
+        match self {
+            Element::Step(_) => 0,
+            Element::Group(inner) => 1 + inner.iter().map(Element::depth).max().unwrap_or(0),
+        }
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Element::Step(step) => write!(f, "{}{}", step.info.name, step.options),
+            Element::Group(elements) => {
+                f.write_str("(")?;
+                list(f, elements)?;
+                f.write_str(")*")
+            }
+        }
+    }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, elements: &[Element]) -> fmt::Result {
+    for (i, element) in elements.iter().enumerate() {
+        let comma = if i == 0 { "" } else { "," };
+        write!(f, "{comma}{element}")?;
+    }
+    Ok(())
 }
 
 impl Pipeline {
@@ -70,20 +129,18 @@ impl Pipeline {
     /// The text is malformed, or names a pass or option that does not exist; with the
     /// position in characters, and a similar name when there is one.
     pub fn parse(text: &str, registry: Registry) -> Result<Pipeline> {
-        let mut pipeline = Pipeline::default();
-        let mut parser = Parser { text, at: 0 };
-        if parser.peek().is_none() {
-            return Ok(pipeline);
-        }
-        loop {
-            parser.element(registry, &mut pipeline)?;
-            match parser.peek() {
-                None => return Ok(pipeline),
-                Some(',') => parser.bump(),
-                Some(c) => {
-                    return Err(parser.error(format!("found `{c}`, expected `,` or the end")));
-                }
-            }
+        let mut parser = Parser {
+            text,
+            at: 0,
+            registry,
+        };
+        let elements = match parser.peek() {
+            None => Vec::new(),
+            Some(_) => parser.list(0)?,
+        };
+        match parser.peek() {
+            None => Ok(Pipeline { elements }),
+            Some(c) => Err(parser.error(format!("found `{c}`, expected `,` or the end"))),
         }
     }
 
@@ -92,29 +149,38 @@ impl Pipeline {
     /// # Errors
     /// The pass refuses the combination of options.
     pub fn push(&mut self, info: &'static PassInfo, options: Options) -> Result<()> {
-        let pass = (info.build)(&options).map_err(|e| e.at(format!("pass `{}`", info.name)))?;
-        self.steps.push(Step {
-            info,
-            options,
-            pass,
-        });
+        self.elements.push(step(info, options)?);
         Ok(())
     }
+
+    /// The passes, in order, each once.
+    pub fn steps(&self) -> Vec<&Step> {
+        self.elements.iter().flat_map(Element::steps).collect()
+    }
+}
+
+fn step(info: &'static PassInfo, options: Options) -> Result<Element> {
+    let pass = (info.build)(&options).map_err(|e| e.at(format!("pass `{}`", info.name)))?;
+    Ok(Element::Step(Step {
+        info,
+        options,
+        pass,
+    }))
 }
 
 impl fmt::Display for Pipeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, step) in self.steps.iter().enumerate() {
-            let comma = if i == 0 { "" } else { "," };
-            write!(f, "{comma}{}{}", step.info.name, step.options)?;
-        }
-        Ok(())
+        list(f, &self.elements)
     }
 }
+
+/// What ends a word that is not quoted: globs, say, may hold anything else.
+const WORD_ENDS: &str = ",{}=\"";
 
 struct Parser<'a> {
     text: &'a str,
     at: usize,
+    registry: Registry,
 }
 
 impl Parser<'_> {
@@ -137,35 +203,84 @@ impl Parser<'_> {
             .map_or(0, char::len_utf8);
     }
 
-    fn word(&mut self) -> String {
+    /// What stands before a blank or one of `ends`.
+    fn word(&mut self, ends: &str) -> String {
         self.peek();
         let rest = &self.text[self.at..];
         let end = rest
-            .find(|c: char| c.is_whitespace() || ",{}=\"".contains(c))
+            .find(|c: char| c.is_whitespace() || ends.contains(c))
             .unwrap_or(rest.len());
         self.at += end;
         rest[..end].to_owned()
     }
 
-    fn element(&mut self, registry: Registry, pipeline: &mut Pipeline) -> Result<()> {
+    /// Elements up to the end, or what may follow a list. `depth` groups are open.
+    fn list(&mut self, depth: usize) -> Result<Vec<Element>> {
+        let mut elements = Vec::new();
+        loop {
+            match self.peek() {
+                Some('(') => elements.push(self.group(depth)?),
+                _ => self.named(depth, &mut elements)?,
+            }
+            match self.peek() {
+                Some(',') => self.bump(),
+                _ => return Ok(elements),
+            }
+        }
+    }
+
+    fn group(&mut self, depth: usize) -> Result<Element> {
+        self.room(depth, 1)?;
+        self.bump();
+        let elements = self.list(depth + 1)?;
+        self.expect(')', "`,` or `)`")?;
+        self.expect('*', "`*`: a group is repeated")?;
+        Ok(Element::Group(elements))
+    }
+
+    /// Fails when `more` groups do not fit into `depth` that are open.
+    fn room(&self, depth: usize, more: usize) -> Result<()> {
+        match depth + more > DEPTH {
+            false => Ok(()),
+            true => Err(self.error(format!("groups are nested more than {DEPTH} deep"))),
+        }
+    }
+
+    fn expect(&mut self, wanted: char, words: &str) -> Result<()> {
+        match self.peek() {
+            Some(c) if c == wanted => {
+                self.bump();
+                Ok(())
+            }
+            _ => Err(self.error(format!("found {}, expected {words}", self.found()))),
+        }
+    }
+
+    /// What stands here, for messages.
+    fn found(&self) -> String {
+        let next = self.text[self.at..].chars().next();
+        next.map_or("the end".to_owned(), |c| format!("`{c}`"))
+    }
+
+    /// A pass, or the elements of a named pipeline.
+    fn named(&mut self, depth: usize, elements: &mut Vec<Element>) -> Result<()> {
         let start = self.at;
-        let name = self.word();
+        let name = self.word(",{}=\"()*");
         if name.is_empty() {
-            let found = self
-                .peek()
-                .map_or("the end".to_owned(), |c| format!("`{c}`"));
+            let found = self.found();
             return Err(self.error(format!("found {found}, expected the name of a pass")));
         }
-        let Some(info) = registry.pass(&name) else {
-            let Some(named) = registry.pipeline(&name) else {
+        let Some(info) = self.registry.pass(&name) else {
+            let Some(named) = self.registry.pipeline(&name) else {
                 self.at = start;
-                return Err(self.error(unknown(&name, registry)));
+                return Err(self.error(unknown(&name, self.registry)));
             };
             if self.peek() == Some('{') {
                 return Err(self.error(format!("`{name}` is a pipeline and takes no options")));
             }
-            let inner = Pipeline::parse(named.text, registry)?;
-            pipeline.steps.extend(inner.steps);
+            let inner = Pipeline::parse(named.text, self.registry)?.elements;
+            self.room(depth, inner.iter().map(Element::depth).max().unwrap_or(0))?;
+            elements.extend(inner);
             return Ok(());
         };
         let mut options = Options::none(info.options);
@@ -173,7 +288,8 @@ impl Parser<'_> {
             self.bump();
             self.options(info, &mut options)?;
         }
-        pipeline.push(info, options)
+        elements.push(step(info, options)?);
+        Ok(())
     }
 
     fn options(&mut self, info: &PassInfo, options: &mut Options) -> Result<()> {
@@ -183,7 +299,7 @@ impl Parser<'_> {
                 return Ok(());
             }
             let start = self.at;
-            let name = self.word();
+            let name = self.word(WORD_ENDS);
             let value = match self.peek() {
                 Some('=') => {
                     self.bump();
@@ -206,7 +322,7 @@ impl Parser<'_> {
 
     fn value(&mut self) -> Result<String> {
         if self.peek() != Some('"') {
-            return Ok(self.word());
+            return Ok(self.word(WORD_ENDS));
         }
         self.bump();
         let mut out = String::new();
@@ -305,11 +421,18 @@ mod tests {
 
     const REGISTRY: Registry = Registry {
         passes: &[&NOTHING],
-        pipelines: &[PipelineInfo {
-            name: "twice",
-            summary: "",
-            text: "do-nothing,do-nothing{n=2}",
-        }],
+        pipelines: &[
+            PipelineInfo {
+                name: "twice",
+                summary: "",
+                text: "do-nothing,do-nothing{n=2}",
+            },
+            PipelineInfo {
+                name: "settle",
+                summary: "",
+                text: "do-nothing,(do-nothing{n=2})*",
+            },
+        ],
     };
 
     fn parse(text: &str) -> Result<String> {
@@ -324,6 +447,10 @@ mod tests {
             "do-nothing{n=2,deep=true}",
             r#"do-nothing{skip="a=b"}"#,
             r#"do-nothing{skip="a,b",skip="\\\"",skip=x}"#,
+            "do-nothing{skip=*(a)*}",
+            "(do-nothing)*",
+            "do-nothing,(do-nothing{n=2},do-nothing)*,do-nothing",
+            "((do-nothing)*,do-nothing{skip=*a})*",
         ] {
             assert_eq!(parse(text).unwrap(), text);
             assert_eq!(parse(&parse(text).unwrap()).unwrap(), text);
@@ -336,6 +463,21 @@ mod tests {
             parse("twice,do-nothing{}").unwrap(),
             "do-nothing,do-nothing{n=2},do-nothing"
         );
+        assert_eq!(
+            parse(" ( settle , twice ) * ").unwrap(),
+            "(do-nothing,(do-nothing{n=2})*,do-nothing,do-nothing{n=2})*"
+        );
+    }
+
+    #[test]
+    fn steps_are_listed_in_order() {
+        let pipeline = Pipeline::parse("(settle)*,do-nothing{deep}", REGISTRY).unwrap();
+        let steps: Vec<String> = pipeline
+            .steps()
+            .iter()
+            .map(|s| s.options.to_string())
+            .collect();
+        assert_eq!(steps, ["", "{n=2}", "{deep=true}"]);
     }
 
     #[test]
@@ -376,6 +518,38 @@ mod tests {
             (
                 "twice{n=1}",
                 "pipeline, column 6: `twice` is a pipeline and takes no options",
+            ),
+            (
+                "(do-nothing",
+                "pipeline, column 12: found the end, expected `,` or `)`",
+            ),
+            (
+                "do-nothing)*",
+                "pipeline, column 11: found `)`, expected `,` or the end",
+            ),
+            (
+                "(do-nothing),do-nothing",
+                "pipeline, column 13: found `,`, expected `*`: a group is repeated",
+            ),
+            (
+                "()*",
+                "pipeline, column 2: found `)`, expected the name of a pass",
+            ),
+            (
+                "do-nothing*",
+                "pipeline, column 11: found `*`, expected `,` or the end",
+            ),
+            (
+                "(((do-nothing)*)*)*",
+                "pipeline, column 3: groups are nested more than 2 deep",
+            ),
+            (
+                "((settle)*)*",
+                "pipeline, column 9: groups are nested more than 2 deep",
+            ),
+            (
+                "(do-nothing{m})*",
+                "pipeline, column 13: pass `do-nothing`: unknown option `m`; expected one of n, deep, skip",
             ),
             (
                 "do-nothing{skip=\"a",

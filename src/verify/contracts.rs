@@ -21,18 +21,18 @@
 //!   and the shape of `scales`, for uint8 packed along the last axis. `indices` are int32
 //!   or int64. (Nothing is checked for float8 and float4 `data`, which are recent.)
 
-use super::{Code, Reached, Report, nodes};
+use super::{Code, Reached, Report};
 use crate::ir::{
-    AttributeValue, DataType, DimSize, Model, Node, NodeId, Tensor, ValueId, element_count,
+    AttributeValue, Callees, DataType, DimSize, Model, Node, NodeId, Tensor, ValueId, element_count,
 };
 
 pub(super) fn check(report: &mut Report<'_>, graphs: &[Reached]) {
     let model = report.model;
-    let functions = nodes::index(&model.functions);
+    let functions = Callees::of(&model.functions);
     for graph in graphs {
         for &node in &model.graphs[graph.id].nodes {
             let n = &model.nodes[node];
-            if n.domain() != "com.microsoft" || functions.contains_key(&nodes::callee(n)) {
+            if n.domain() != "com.microsoft" || functions.called(n).is_some() {
                 continue;
             }
             let contract: fn(&mut Check<'_, '_>) -> Option<()> = match &*n.op_type {

@@ -2,11 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{
-    Code, Report,
-    nodes::{callee, index},
-};
-use crate::ir::OpsetImport;
+use super::{Code, Report};
+use crate::ir::{Callees, OpsetImport};
 
 pub(super) fn check(report: &mut Report<'_>) {
     let model = report.model;
@@ -23,7 +20,7 @@ pub(super) fn check(report: &mut Report<'_>) {
         report.add(Code::OpsetImport, "", found, "an import of `ai.onnx`");
     }
     imports(report, "", &model.opset_imports);
-    let first = index(&model.functions);
+    let mut keys = HashSet::new();
     for (i, f) in model.functions.iter().enumerate() {
         let place = match f.name.is_empty() {
             true => format!("function {i}"),
@@ -33,7 +30,7 @@ pub(super) fn check(report: &mut Report<'_>) {
             report.add(Code::Function, &place, "a function without name", "a name");
         }
         let overload = f.overload.as_deref().unwrap_or_default();
-        if first.get(&(f.domain(), &f.name, overload)) != Some(&i) {
+        if !keys.insert((f.domain(), &f.name, overload)) {
             let found = "another function has this domain, name and overload";
             report.add(Code::Function, &place, found, "different functions");
         }
@@ -83,7 +80,7 @@ fn imports(report: &mut Report<'_>, place: &str, imports: &[OpsetImport]) {
 /// remains calls, at some distance, itself.
 fn recursion(report: &mut Report<'_>) {
     let model = report.model;
-    let functions = index(&model.functions);
+    let functions = Callees::of(&model.functions);
     let calls: Vec<Vec<usize>> = model
         .functions
         .iter()
@@ -91,7 +88,7 @@ fn recursion(report: &mut Report<'_>) {
             let graphs = model.graphs_within(f.body);
             let nodes = graphs.iter().flat_map(|&g| &model.graphs[g].nodes);
             let mut callees: Vec<usize> = nodes
-                .filter_map(|&n| functions.get(&callee(&model.nodes[n])).copied())
+                .filter_map(|&n| functions.called(&model.nodes[n]))
                 .collect();
             callees.sort_unstable();
             callees.dedup();

@@ -1,13 +1,13 @@
 //! Invariants 12 to 17: node by node.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use super::{Code, Reached, Report, qualified};
-use crate::ir::{Attribute, AttributeValue, Function, Node, NodeId, OpsetImport};
+use crate::ir::{Attribute, AttributeValue, Callees, Function, NodeId, OpsetImport};
 
 pub(super) fn check(report: &mut Report<'_>, graphs: &[Reached]) {
     let model = report.model;
-    let functions = index(&model.functions);
+    let functions = Callees::of(&model.functions);
     let mut imports = Imports::of(report);
     for graph in graphs {
         let mut names = HashSet::new();
@@ -32,32 +32,12 @@ pub(super) fn check(report: &mut Report<'_>, graphs: &[Reached]) {
             }
             imports.node(graph.function, node, n.domain());
             attributes(report, node, graph.function);
-            if let Some(&f) = functions.get(&callee(n)) {
+            if let Some(f) = functions.called(n) {
                 call(report, node, &model.functions[f]);
             }
         }
     }
     imports.report(report);
-}
-
-/// What tells one function from another.
-pub(super) type Key<'m> = (&'m str, &'m str, &'m str);
-
-/// The function that `node` calls, if the model has it.
-pub(super) fn callee(node: &Node) -> Key<'_> {
-    let overload = node.overload.as_deref().unwrap_or_default();
-    (node.domain(), &node.op_type, overload)
-}
-
-/// The first function of each key.
-pub(super) fn index(functions: &[Function]) -> HashMap<Key<'_>, usize> {
-    let mut index = HashMap::new();
-    for (i, f) in functions.iter().enumerate() {
-        let overload = f.overload.as_deref().unwrap_or_default();
-        let key: Key<'_> = (f.domain(), &f.name, overload);
-        index.entry(key).or_insert(i);
-    }
-    index
 }
 
 fn attributes(report: &mut Report<'_>, node: NodeId, function: Option<usize>) {

@@ -28,31 +28,11 @@ pub(super) const AXES: usize = 64;
 /// # Errors
 /// They cannot be read.
 pub fn int_elements(model: &Model, value: ValueId) -> Result<Option<Vec<i64>>> {
-    let ints = |tensor: &Tensor| -> Result<Option<Vec<i64>>> {
-        let Elements::Data(data) = &tensor.elements else {
-            return Ok(None);
-        };
-        let bytes = data.read_all()?;
-        Ok(match tensor.dtype {
-            DataType::Int64 => {
-                let (elements, _) = bytes.as_chunks();
-                Some(elements.iter().map(|b| i64::from_le_bytes(*b)).collect())
-            }
-            DataType::Int32 => {
-                let (elements, _) = bytes.as_chunks();
-                Some(
-                    elements
-                        .iter()
-                        .map(|b| i32::from_le_bytes(*b).into())
-                        .collect(),
-                )
-            }
-            _ => None,
-        })
-    };
     if let Some(tensor) = source_tensor(model, value) {
         return match tensor.element_count() {
-            Some(count) if count <= AXES as u64 => ints(tensor),
+            Some(count) if count <= AXES as u64 && tensor.dtype != DataType::Bool => {
+                small_elements(tensor)
+            }
             _ => Ok(None),
         };
     }
@@ -68,6 +48,37 @@ pub fn int_elements(model: &Model, value: ValueId) -> Result<Option<Vec<i64>>> {
             _ => None,
         },
     )
+}
+
+/// The elements of a constant of int64, int32 or truth values (0 and 1); `None` for other types.
+///
+/// # Errors
+/// They cannot be read.
+pub fn small_elements(tensor: &Tensor) -> Result<Option<Vec<i64>>> {
+    let Elements::Data(data) = &tensor.elements else {
+        return Ok(None);
+    };
+    if !matches!(
+        tensor.dtype,
+        DataType::Int64 | DataType::Int32 | DataType::Bool
+    ) {
+        return Ok(None);
+    }
+    let bytes = data.read_all()?;
+    Ok(Some(match tensor.dtype {
+        DataType::Int64 => {
+            let (elements, _) = bytes.as_chunks();
+            elements.iter().map(|b| i64::from_le_bytes(*b)).collect()
+        }
+        DataType::Int32 => {
+            let (elements, _) = bytes.as_chunks();
+            elements
+                .iter()
+                .map(|b| i32::from_le_bytes(*b).into())
+                .collect()
+        }
+        _ => bytes.iter().map(|&b| i64::from(b != 0)).collect(),
+    }))
 }
 
 /// The elements of a floating-point tensor, as f32; `None` for other types.

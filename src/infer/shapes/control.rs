@@ -1,0 +1,302 @@
+//! Operators with graphs inside, and calls of local functions.
+
+use super::{
+    CALLS, Shapes,
+    op::{Fact, Outcome, Stop},
+};
+use crate::{
+    infer::SymInt,
+    ir::{AttributeValue, GraphId, Node, SideTable, ValueId},
+};
+
+/// Visits of the body of a loop until what it carries is the same in every iteration.
+const ROUNDS: usize = 4;
+
+impl<'m> Shapes<'m> {
+    /// The results of a node with graphs inside.
+    pub(super) fn control(&mut self, node: &'m Node) -> Outcome {
+        match (node.domain(), &*node.op_type) {
+            ("", "If") => self.branch(node),
+            ("", "Loop") => self.repeat(node),
+            ("", "Scan") => self.scan(node),
+            _ => {
+                node.subgraphs().for_each(|g| self.graph(g));
+                Err(Stop::Unknown)
+            }
+        }
+    }
+
+    /// `If`: what both branches agree in, or what the branch says that is taken.
+    fn branch(&mut self, node: &'m Node) -> Outcome {
+        node.subgraphs().for_each(|g| self.graph(g));
+        let condition = node
+            .input(0)
+            .and_then(|c| self.facts[c].elements.as_ref()?.first()?.known());
+        let graph = |name: &str| match node.attribute(name) {
+            Some(AttributeValue::Graph(g)) => Ok(*g),
+            _ => Err(Stop::Unknown),
+        };
+        let (yes, no) = (graph("then_branch")?, graph("else_branch")?);
+        let taken = condition.map(|c| if c != 0 { yes } else { no });
+        let count = node.outputs.len();
+        Ok((0..count)
+            .map(|slot| {
+                let of = |g| self.outward(g, slot, node.output(slot));
+                match taken {
+                    Some(graph) => of(graph),
+                    None => join(of(yes), &of(no), node.output(slot)),
+                }
+            })
+            .collect())
+    }
+
+    /// `Loop`: `(count, condition, carried...) -> (carried..., scanned...)`; the body takes
+    /// `(iteration, condition, carried...)` and makes `(condition, carried..., scanned...)`.
+    fn repeat(&mut self, node: &'m Node) -> Outcome {
+        let Some(AttributeValue::Graph(body)) = node.attribute("body") else {
+            return Err(Stop::Unknown);
+        };
+        let body = *body;
+        let inputs = &self.model.graphs[body].inputs;
+        for &value in inputs.iter().take(2) {
+            self.facts[value] = Fact::of_shape(Vec::new());
+        }
+        let carried = inputs.len().saturating_sub(2);
+        let initial = |i: usize| {
+            node.input(i + 2)
+                .map(|v| self.facts[v].clone())
+                .unwrap_or_default()
+        };
+        let start: Vec<Fact> = (0..carried).map(initial).collect();
+        for (i, fact) in start.iter().enumerate() {
+            // The elements change from one iteration to the next.
+            self.facts[inputs[i + 2]] = Fact {
+                elements: None,
+                ..fact.clone()
+            };
+        }
+        self.settle(body, 2, 1, carried);
+        let outputs = &self.model.graphs[body].outputs;
+        let count = node.outputs.len();
+        Ok((0..count)
+            .map(|slot| {
+                let result = node.output(slot);
+                let inside = self.outward(body, slot + 1, result);
+                match start.get(slot) {
+                    // No iteration at all leaves what came in.
+                    Some(start) => join(
+                        Fact {
+                            elements: None,
+                            ..inside
+                        },
+                        start,
+                        result,
+                    ),
+                    None if slot + 1 < outputs.len() => stacked(inside, result),
+                    None => Fact::default(),
+                }
+            })
+            .collect())
+    }
+
+    /// `Scan`: states, then one result for each slice; scanned axes are the first unless
+    /// the attributes say otherwise.
+    fn scan(&mut self, node: &'m Node) -> Outcome {
+        let Some(AttributeValue::Graph(body)) = node.attribute("body") else {
+            return Err(Stop::Unknown);
+        };
+        let body = *body;
+        let opset = self.model.opset(node.graph, "").unwrap_or(1);
+        let scanned = node.int("num_scan_inputs", 0).unwrap_or(0).max(0) as usize;
+        let inputs = &self.model.graphs[body].inputs;
+        let states = inputs.len().saturating_sub(scanned);
+        let moved = ["scan_input_axes", "scan_output_axes"]
+            .iter()
+            .any(|a| node.attribute(a).is_some());
+        if opset < 9 || moved || node.inputs.len() != inputs.len() {
+            inputs.iter().for_each(|&v| self.facts[v] = Fact::default());
+            self.graph(body);
+            return Err(Stop::Unknown);
+        }
+        let mut length = None;
+        let start: Vec<Fact> = (0..states)
+            .map(|i| {
+                node.input(i)
+                    .map(|v| self.facts[v].clone())
+                    .unwrap_or_default()
+            })
+            .collect();
+        for (i, &value) in inputs.iter().enumerate() {
+            let given = node
+                .input(i)
+                .map(|v| self.facts[v].clone())
+                .unwrap_or_default();
+            let shape = match (i < states, given.shape) {
+                (true, shape) => shape,
+                (false, Some(shape)) if !shape.is_empty() => {
+                    length = Some(shape[0].clone());
+                    Some(shape[1..].to_vec())
+                }
+                _ => None,
+            };
+            self.facts[value] = Fact {
+                shape,
+                elements: None,
+            };
+        }
+        self.settle(body, 0, 0, states);
+        Ok((0..node.outputs.len())
+            .map(|slot| {
+                let result = node.output(slot);
+                let inside = self.outward(body, slot, result);
+                match start.get(slot) {
+                    Some(start) => join(
+                        Fact {
+                            elements: None,
+                            ..inside
+                        },
+                        start,
+                        result,
+                    ),
+                    None => {
+                        let mut out = stacked(inside, result);
+                        if let (Some(shape), Some(length)) = (&mut out.shape, &length) {
+                            shape[0] = length.clone();
+                        }
+                        out
+                    }
+                }
+            })
+            .collect())
+    }
+
+    /// Visits `body` until the carried values that come out are like those that went in:
+    /// input `first_in + i` is output `first_out + i` of the iteration before.
+    fn settle(&mut self, body: GraphId, first_in: usize, first_out: usize, carried: usize) {
+        let (inputs, outputs) = {
+            let g = &self.model.graphs[body];
+            (&g.inputs, &g.outputs)
+        };
+        for round in 0..ROUNDS {
+            self.graph(body);
+            let mut settled = true;
+            for i in 0..carried {
+                let (Some(&into), Some(out)) =
+                    (inputs.get(first_in + i), outputs.get(first_out + i))
+                else {
+                    continue;
+                };
+                let before = self.facts[into].clone();
+                let mut both = join(self.facts[out.value].clone(), &before, Some(into));
+                if round + 2 >= ROUNDS && both != before {
+                    both = Fact::default();
+                }
+                both.elements = None;
+                settled &= both == before;
+                self.facts[into] = both;
+            }
+            if settled {
+                return;
+            }
+        }
+        self.graph(body);
+    }
+
+    /// A call of a local function: its body with these operands.
+    pub(super) fn call(&mut self, node: &'m Node, body: GraphId) -> Outcome {
+        if self.calls >= CALLS {
+            return Err(Stop::Unknown);
+        }
+        let mut inner = Shapes {
+            model: self.model,
+            facts: SideTable::new(Fact::default()),
+            conflicts: Vec::new(),
+            functions: std::mem::take(&mut self.functions),
+            extents: std::mem::take(&mut self.extents),
+            calls: self.calls + 1,
+            visits: self.visits,
+        };
+        let operands = self.model.graphs[body].inputs.iter().zip(&node.inputs);
+        for (&value, operand) in operands {
+            if let Some(operand) = operand {
+                inner.facts[value] = self.facts[*operand].clone();
+            }
+        }
+        inner.graph(body);
+        self.visits = inner.visits;
+        let count = node.outputs.len();
+        let results = (0..count)
+            .map(|slot| inner.outward(body, slot, node.output(slot)))
+            .collect();
+        self.functions = std::mem::take(&mut inner.functions);
+        self.extents = std::mem::take(&mut inner.extents);
+        Ok(results)
+    }
+
+    /// What is known of output `slot` of `graph` where its values are not seen: unknown
+    /// extents of theirs become those of `result`.
+    fn outward(&self, graph: GraphId, slot: usize, result: Option<ValueId>) -> Fact {
+        let Some(output) = self.model.graphs[graph].outputs.get(slot) else {
+            return Fact::default();
+        };
+        let fact = &self.facts[output.value];
+        let inside = |value: ValueId| self.model.is_within(self.model.home(value), graph);
+        let keep = |x: &SymInt| !x.depends_on(&inside);
+        let Some(result) = result else {
+            return Fact::default();
+        };
+        let shape = fact.shape.as_ref().map(|shape| {
+            let each = shape.iter().enumerate();
+            let extent = |(axis, d): (usize, &SymInt)| match keep(d) {
+                true => d.clone(),
+                false => SymInt::extent(result, axis),
+            };
+            each.map(extent).collect()
+        });
+        let elements = fact.elements.as_ref().map(|list| {
+            let each = list.iter().enumerate();
+            let element = |(i, e): (usize, &SymInt)| match keep(e) {
+                true => e.clone(),
+                false => SymInt::element(result, i),
+            };
+            each.map(element).collect()
+        });
+        Fact { shape, elements }
+    }
+}
+
+/// What holds of `result` when it is either `a` or `b`.
+fn join(a: Fact, b: &Fact, result: Option<ValueId>) -> Fact {
+    let (Some(x), Some(y), Some(result)) = (a.shape, &b.shape, result) else {
+        return Fact::default();
+    };
+    if x.len() != y.len() {
+        return Fact::default();
+    }
+    let each = x.into_iter().zip(y).enumerate();
+    let extent = |(axis, (x, y)): (usize, (SymInt, &SymInt))| match x == *y {
+        true => x,
+        false => SymInt::extent(result, axis),
+    };
+    let shape = each.map(extent).collect();
+    let same = a.elements.filter(|list| Some(list) == b.elements.as_ref());
+    Fact {
+        shape: Some(shape),
+        elements: same,
+    }
+}
+
+/// One of these for every iteration: an axis more, at the front.
+fn stacked(inside: Fact, result: Option<ValueId>) -> Fact {
+    let (Some(mut shape), Some(result)) = (inside.shape, result) else {
+        return Fact::default();
+    };
+    // An iteration may make another extent than the last one did; the model would fail.
+    for (axis, extent) in shape.iter_mut().enumerate() {
+        if extent.known().is_none() {
+            *extent = SymInt::extent(result, axis + 1);
+        }
+    }
+    shape.insert(0, SymInt::extent(result, 0));
+    Fact::of_shape(shape)
+}

@@ -1,0 +1,531 @@
+//! Matrix products, reductions, convolutions and pools.
+
+use super::op::{Fact, Op, Outcome, Rule, Shape, Stop, conflict, product, show};
+use crate::{infer::SymInt, ir::AttributeValue};
+
+pub(super) fn rule(name: &str) -> Option<Rule> {
+    Some(match name {
+        "MatMul" | "MatMulInteger" => |op| matmul(op, 0, 1),
+        "QLinearMatMul" => |op| matmul(op, 0, 3),
+        "Gemm" => gemm,
+        "Einsum" => einsum,
+        "ReduceSum" | "ReduceMean" | "ReduceMax" | "ReduceMin" | "ReduceProd" | "ReduceL1"
+        | "ReduceL2" | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceSumSquare" => reduce,
+        "ArgMax" | "ArgMin" => |op| {
+            let axis = op.int("axis", 0)?;
+            let shape = op.shape(0)?;
+            Ok(vec![Fact::of_shape(reduced(op, shape, Some(&[axis]))?)])
+        },
+        "Conv" | "ConvInteger" => |op| conv(op, 1),
+        "QLinearConv" => |op| conv(op, 3),
+        "ConvTranspose" => conv_transpose,
+        "MaxPool" | "AveragePool" | "LpPool" => pool,
+        "GlobalAveragePool" | "GlobalMaxPool" | "GlobalLpPool" => |op| {
+            let shape = op.shape(0)?;
+            let spatial = shape
+                .iter()
+                .enumerate()
+                .map(|(i, d)| if i < 2 { d.clone() } else { SymInt::from(1) });
+            Ok(vec![Fact::of_shape(spatial.collect())])
+        },
+        "LayerNormalization" => layer_normalization,
+        "BatchNormalization" => |op| Ok(vec![Fact::of_shape(op.shape(0)?.clone())]),
+        "Resize" | "Upsample" => resize,
+        "GridSample" => |op| {
+            let (shape, grid) = (op.shape(0)?, op.shape(1)?);
+            if shape.len() < 3 || grid.len() != shape.len() {
+                return conflict(format!("{} is sampled at {}", show(shape), show(grid)));
+            }
+            Ok(vec![Fact::of_shape(
+                [&shape[..2], &grid[1..grid.len() - 1]].concat(),
+            )])
+        },
+        "LSTM" => |op| recurrent(op, 3),
+        "GRU" | "RNN" => |op| recurrent(op, 2),
+        "DynamicQuantizeLinear" => |op| {
+            Ok(vec![
+                Fact::of_shape(op.shape(0)?.clone()),
+                Fact::of_shape(Vec::new()),
+                Fact::of_shape(Vec::new()),
+            ])
+        },
+        "Det" => |op| {
+            let shape = op.shape(0)?;
+            Ok(vec![Fact::of_shape(
+                shape[..shape.len().saturating_sub(2)].to_vec(),
+            )])
+        },
+        "Attention" => attention,
+        _ => return None,
+    })
+}
+
+/// Matrix product of operands `a` and `b`, as numpy has it: `[..., M, K]` by `[..., K, N]`.
+pub(super) fn matmul(op: &Op<'_>, a: usize, b: usize) -> Outcome {
+    let (a, b) = (op.shape(a)?, op.shape(b)?);
+    Ok(vec![Fact::of_shape(matrix_product(op, a, b)?)])
+}
+
+pub(super) fn matrix_product(op: &Op<'_>, a: &[SymInt], b: &[SymInt]) -> Result<Shape, Stop> {
+    let (Some((k, rows)), Some(last)) = (a.split_last(), b.last()) else {
+        return conflict("a scalar in a matrix product");
+    };
+    let (k2, columns, batch_b) = match b.len() {
+        1 => (last, None, &b[..0]),
+        n => (&b[n - 2], Some(last.clone()), &b[..n - 2]),
+    };
+    if k.known().zip(k2.known()).is_some_and(|(x, y)| x != y) {
+        return conflict(format!("{} by {}", show(a), show(b)));
+    }
+    let (row, batch_a) = match rows.split_last() {
+        Some((row, batch)) => (Some(row.clone()), batch),
+        None => (None, rows),
+    };
+    let mut out = op.broadcast(&[batch_a, batch_b])?;
+    out.extend(row);
+    out.extend(columns);
+    Ok(out)
+}
+
+fn gemm(op: &Op<'_>) -> Outcome {
+    let (a, b) = (op.shape(0)?, op.shape(1)?);
+    let ([a0, a1], [b0, b1]) = (a.as_slice(), b.as_slice()) else {
+        return conflict(format!(
+            "{} by {}: two matrices are expected",
+            show(a),
+            show(b)
+        ));
+    };
+    let (m, k) = if op.int("transA", 0)? != 0 {
+        (a1, a0)
+    } else {
+        (a0, a1)
+    };
+    let (n, k2) = if op.int("transB", 0)? != 0 {
+        (b0, b1)
+    } else {
+        (b1, b0)
+    };
+    if k.known().zip(k2.known()).is_some_and(|(x, y)| x != y) {
+        return conflict(format!("{} by {} along {k} and {k2}", show(a), show(b)));
+    }
+    Ok(vec![Fact::of_shape(vec![m.clone(), n.clone()])])
+}
+
+/// `Einsum`: letters stand for extents, `...` for axes that are broadcast.
+fn einsum(op: &Op<'_>) -> Outcome {
+    let equation: String = op
+        .text("equation")?
+        .ok_or(Stop::Unknown)?
+        .chars()
+        .filter(|c| *c != ' ')
+        .collect();
+    let (left, right) = match equation.split_once("->") {
+        Some((left, right)) => (left, Some(right)),
+        None => (&*equation, None),
+    };
+    let terms: Vec<&str> = left.split(',').collect();
+    if equation.contains('.') || terms.len() != op.node.inputs.len() {
+        return Err(Stop::Unknown);
+    }
+    let mut letters: Vec<(char, SymInt)> = Vec::new();
+    for (slot, term) in terms.iter().enumerate() {
+        let shape = op.shape(slot)?;
+        if term.chars().count() != shape.len() {
+            return conflict(format!("`{term}` for {}", show(shape)));
+        }
+        for (letter, extent) in term.chars().zip(shape) {
+            match letters.iter_mut().find(|l| l.0 == letter) {
+                Some(known) if known.1.known() == Some(1) => known.1 = extent.clone(),
+                Some(_) => {}
+                None => letters.push((letter, extent.clone())),
+            }
+        }
+    }
+    let result: String = match right {
+        Some(right) => right.to_owned(),
+        // Letters that occur once, in order.
+        None => {
+            let mut once: Vec<char> = letters.iter().map(|l| l.0).collect();
+            once.retain(|c| left.chars().filter(|x| x == c).count() == 1);
+            once.sort_unstable();
+            once.into_iter().collect()
+        }
+    };
+    let extent = |c: char| letters.iter().find(|l| l.0 == c).map(|l| l.1.clone());
+    let out: Option<Shape> = result.chars().map(extent).collect();
+    Ok(vec![Fact::of_shape(out.ok_or(Stop::Unknown)?)])
+}
+
+fn reduce(op: &Op<'_>) -> Outcome {
+    let shape = op.shape(0)?;
+    let axes = match op.list("axes", 1) {
+        // Which axes are gone is not known, but how many are left is when they stay as 1.
+        Err(Stop::Unknown) if op.int("keepdims", 1)? != 0 => {
+            return Ok(vec![Fact::of_shape(op.unknown_shape(0, shape.len()))]);
+        }
+        axes => axes?,
+    };
+    let axes = match axes.filter(|a| !a.is_empty()) {
+        None if op.int("noop_with_empty_axes", 0)? != 0 => {
+            return Ok(vec![Fact::of_shape(shape.clone())]);
+        }
+        axes => axes,
+    };
+    let out = reduced(op, shape, axes.as_deref())?;
+    let whole = op
+        .elements(0)
+        .filter(|_| product(&out).is_some_and(|n| n.is(1)));
+    let fold = |f: fn(&SymInt, &SymInt) -> Option<SymInt>| {
+        let mut list = whole?.iter();
+        let first = list.next()?.clone();
+        list.try_fold(first, |a, b| f(&a, b)).map(|x| vec![x])
+    };
+    let elements = match &*op.node.op_type {
+        "ReduceSum" => fold(SymInt::add),
+        "ReduceProd" => fold(SymInt::mul),
+        "ReduceMax" => fold(SymInt::maximum),
+        "ReduceMin" => fold(SymInt::minimum),
+        _ => None,
+    };
+    Ok(vec![Fact::with_elements(out, elements)])
+}
+
+/// `shape` without `axes` (all, when there are none), or with 1 in their place.
+fn reduced(op: &Op<'_>, shape: &[SymInt], axes: Option<&[i64]>) -> Result<Shape, Stop> {
+    let axes = match axes {
+        Some(axes) => op.axes(axes, shape.len())?,
+        None => (0..shape.len()).collect(),
+    };
+    let keep = op.int("keepdims", 1)? != 0;
+    let each = shape.iter().enumerate();
+    let left = each.filter_map(|(i, d)| match (axes.contains(&i), keep) {
+        (false, _) => Some(d.clone()),
+        (true, true) => Some(SymInt::from(1)),
+        (true, false) => None,
+    });
+    Ok(left.collect())
+}
+
+/// What slides over the spatial axes of a convolution or pool.
+struct Window {
+    kernel: Vec<Option<SymInt>>,
+    strides: Vec<i64>,
+    dilations: Vec<i64>,
+    pads: Vec<i64>,
+    auto_pad: String,
+    ceil: bool,
+}
+
+impl Window {
+    fn new(op: &Op<'_>, kernel: Vec<Option<SymInt>>, ceil: bool) -> Result<Window, Stop> {
+        let n = kernel.len();
+        let list = |name: &str, default: i64, count: usize| -> Result<Vec<i64>, Stop> {
+            let list = op.ints(name)?.unwrap_or_else(|| vec![default; count]);
+            match list.len() == count {
+                true => Ok(list),
+                false => conflict(format!(
+                    "`{name}` has {} entries for {n} spatial axes",
+                    list.len()
+                )),
+            }
+        };
+        Ok(Window {
+            strides: list("strides", 1, n)?,
+            dilations: list("dilations", 1, n)?,
+            pads: list("pads", 0, 2 * n)?,
+            auto_pad: op.text("auto_pad")?.unwrap_or_else(|| "NOTSET".to_owned()),
+            ceil,
+            kernel,
+        })
+    }
+
+    /// How often the window fits on spatial axis `i`, which has this extent.
+    fn output(&self, i: usize, extent: &SymInt) -> Option<SymInt> {
+        let stride = SymInt::from(self.strides[i]);
+        if self.strides[i] < 1 {
+            return None;
+        }
+        if self.auto_pad.starts_with("SAME") {
+            return extent
+                .add(&SymInt::from(self.strides[i] - 1))?
+                .floor_div(&stride);
+        }
+        let n = self.kernel.len();
+        let pads = match &*self.auto_pad {
+            "VALID" => 0,
+            _ => self.pads[i].checked_add(self.pads[n + i])?,
+        };
+        let kernel = self.kernel[i].as_ref()?;
+        let reach = kernel
+            .sub(&SymInt::from(1))?
+            .mul(&SymInt::from(self.dilations[i]))?;
+        let room = extent.add(&SymInt::from(pads - 1))?.sub(&reach)?;
+        if !self.ceil {
+            return room.floor_div(&stride)?.add(&SymInt::from(1));
+        }
+        let count = room
+            .add(&SymInt::from(self.strides[i] - 1))?
+            .floor_div(&stride)?
+            .add(&SymInt::from(1))?;
+        // The last window has to begin inside the input or the padding before it.
+        let (count, extent) = (count.known()?, extent.known()?);
+        let begins_outside = (count - 1) * self.strides[i] >= extent + self.pads[i];
+        Some(SymInt::from(count - i64::from(begins_outside)))
+    }
+}
+
+/// The extents of a kernel: the attribute, else the spatial axes of the weight.
+fn kernel(
+    op: &Op<'_>,
+    weight: Option<&Shape>,
+    spatial: usize,
+) -> Result<Vec<Option<SymInt>>, Stop> {
+    if let Some(list) = op.ints("kernel_shape")? {
+        return Ok(list.into_iter().map(|n| Some(SymInt::from(n))).collect());
+    }
+    Ok(match weight {
+        Some(w) if w.len() == spatial + 2 => w[2..].iter().cloned().map(Some).collect(),
+        _ => vec![None; spatial],
+    })
+}
+
+fn spatial(op: &Op<'_>, shape: &Shape) -> Result<usize, Stop> {
+    match shape.len().checked_sub(2) {
+        Some(n) if n > 0 => Ok(n),
+        _ => conflict(format!(
+            "`{}` of {}: `[N, C, ...]` is expected",
+            op.node.op_type,
+            show(shape)
+        )),
+    }
+}
+
+pub(super) fn conv(op: &Op<'_>, weight: usize) -> Outcome {
+    let shape = op.shape(0)?;
+    let spatial = spatial(op, shape)?;
+    let weight = op.shape(weight).ok();
+    if let Some(w) = weight
+        && w.len() != shape.len()
+    {
+        return conflict(format!("a weight {} for {}", show(w), show(shape)));
+    }
+    let group = op.int("group", 1)?;
+    if let Some((c, per_group)) = weight.and_then(|w| shape[1].known().zip(w[1].known()))
+        && per_group.checked_mul(group) != Some(c)
+    {
+        return conflict(format!(
+            "{c} channels, where the weight has {per_group} in each of {group} groups"
+        ));
+    }
+    let window = Window::new(op, kernel(op, weight, spatial)?, false)?;
+    let channels = op.or_unknown(weight.map(|w| w[0].clone()), 0, 1);
+    let mut out = vec![shape[0].clone(), channels];
+    for i in 0..spatial {
+        out.push(op.or_unknown(window.output(i, &shape[i + 2]), 0, i + 2));
+    }
+    Ok(vec![Fact::of_shape(out)])
+}
+
+fn conv_transpose(op: &Op<'_>) -> Outcome {
+    let shape = op.shape(0)?;
+    let spatial = spatial(op, shape)?;
+    let weight = op.shape(1).ok();
+    let window = Window::new(op, kernel(op, weight, spatial)?, false)?;
+    let extra = op
+        .ints("output_padding")?
+        .unwrap_or_else(|| vec![0; spatial]);
+    let given = op.ints("output_shape")?;
+    let group = SymInt::from(op.int("group", 1)?);
+    let channels = weight.and_then(|w| w.get(1)?.mul(&group));
+    let mut out = vec![shape[0].clone(), op.or_unknown(channels, 0, 1)];
+    for i in 0..spatial {
+        let length = || {
+            if let Some(given) = &given {
+                return given
+                    .get(given.len().checked_sub(spatial)? + i)
+                    .map(|n| SymInt::from(*n));
+            }
+            let stride = SymInt::from(window.strides[i]);
+            if window.auto_pad.starts_with("SAME") {
+                return shape[i + 2].mul(&stride);
+            }
+            let pads = match &*window.auto_pad {
+                "VALID" => 0,
+                _ => window.pads[i] + window.pads[spatial + i],
+            };
+            let reach = window.kernel[i].as_ref()?.sub(&SymInt::from(1))?;
+            let reach = reach.mul(&SymInt::from(window.dilations[i]))?;
+            let steps = shape[i + 2].sub(&SymInt::from(1))?.mul(&stride)?;
+            steps
+                .add(&reach)?
+                .add(&SymInt::from(extra.get(i)? + 1 - pads))
+        };
+        out.push(op.or_unknown(length(), 0, i + 2));
+    }
+    Ok(vec![Fact::of_shape(out)])
+}
+
+fn pool(op: &Op<'_>) -> Outcome {
+    let shape = op.shape(0)?;
+    let spatial = spatial(op, shape)?;
+    let ceil = op.int("ceil_mode", 0)? != 0;
+    let window = Window::new(op, kernel(op, None, spatial)?, ceil)?;
+    if window.kernel.len() != spatial {
+        return conflict(format!(
+            "a kernel of {} axes over {}",
+            window.kernel.len(),
+            show(shape)
+        ));
+    }
+    let mut out = shape[..2].to_vec();
+    for i in 0..spatial {
+        out.push(op.or_unknown(window.output(i, &shape[i + 2]), 0, i + 2));
+    }
+    Ok(vec![Fact::of_shape(out.clone()), Fact::of_shape(out)])
+}
+
+pub(super) fn layer_normalization(op: &Op<'_>) -> Outcome {
+    let shape = op.shape(0)?;
+    let axis = op.axis(op.int("axis", -1)?, shape.len())?;
+    let each = shape.iter().enumerate();
+    let statistics: Shape = each
+        .map(|(i, d)| if i < axis { d.clone() } else { SymInt::from(1) })
+        .collect();
+    let statistics = Fact::of_shape(statistics);
+    Ok(vec![
+        Fact::of_shape(shape.clone()),
+        statistics.clone(),
+        statistics,
+    ])
+}
+
+/// `Resize` by sizes, or by scales that are all known.
+fn resize(op: &Op<'_>) -> Outcome {
+    let shape = op.shape(0)?;
+    let unknown = || Ok(vec![Fact::of_shape(op.unknown_shape(0, shape.len()))]);
+    if op.has(3)
+        && let Some(sizes) = op.elements(3)
+        && op.node.attribute("keep_aspect_ratio_policy").is_none()
+    {
+        let axes = match op.ints("axes")? {
+            Some(axes) => axes,
+            None => (0..shape.len() as i64).collect(),
+        };
+        if axes.len() != sizes.len() {
+            // An empty list of sizes stands for an absent one.
+            return unknown();
+        }
+        let mut out = shape.clone();
+        for (axis, size) in axes.iter().zip(sizes) {
+            let axis = op.axis(*axis, shape.len())?;
+            out[axis] = op.or_unknown(Some(size.clone()).filter(|s| op.is_extent(s)), 0, axis);
+        }
+        return Ok(vec![Fact::of_shape(out)]);
+    }
+    let scales = match (&*op.node.op_type, op.opset) {
+        ("Upsample", ..9) => match op.node.attribute("scales") {
+            Some(AttributeValue::Floats(list)) => Some(list.clone()),
+            _ => None,
+        },
+        ("Upsample", _) | ("Resize", ..11) => floats(op, 1),
+        _ => floats(op, 2),
+    };
+    let Some(scales) =
+        scales.filter(|s| s.len() == shape.len() && op.node.attribute("axes").is_none())
+    else {
+        return unknown();
+    };
+    let each = shape.iter().zip(&scales).enumerate();
+    let out = each.map(|(i, (extent, &scale))| {
+        let whole = (scale >= 1.0 && scale.fract() == 0.0).then(|| SymInt::from(scale as i64));
+        let scaled = match extent.known() {
+            Some(n) => Some(SymInt::from((n as f32 * scale).floor() as i64)),
+            None => whole.and_then(|scale| extent.mul(&scale)),
+        };
+        op.or_unknown(scaled, 0, i)
+    });
+    Ok(vec![Fact::of_shape(out.collect())])
+}
+
+/// The elements of a small constant of floats.
+fn floats(op: &Op<'_>, slot: usize) -> Option<Vec<f32>> {
+    let tensor = crate::weights::source_tensor(op.model, op.node.input(slot)?)?;
+    let few = tensor.element_count()? <= super::ELEMENTS as u64;
+    few.then(|| crate::weights::float_elements(tensor).ok().flatten())
+        .flatten()
+}
+
+/// `LSTM`, `GRU`, `RNN`: `Y`, `Y_h` and for the LSTM `Y_c`.
+fn recurrent(op: &Op<'_>, results: usize) -> Outcome {
+    let [a, b, _] = op.shape(0)?.as_slice() else {
+        return conflict(format!("`{}` of {}", op.node.op_type, show(op.shape(0)?)));
+    };
+    let batch_first = op.int("layout", 0)? != 0;
+    let (length, batch) = if batch_first { (b, a) } else { (a, b) };
+    let directions = match op.text("direction")?.as_deref() {
+        Some("bidirectional") => 2,
+        _ => 1,
+    };
+    let directions = SymInt::from(directions);
+    let hidden = match op.node.attribute("hidden_size") {
+        Some(AttributeValue::Int(n)) => SymInt::from(*n),
+        // The recurrence weight ends with it.
+        None => op.shape(2)?.last().ok_or(Stop::Unknown)?.clone(),
+        Some(_) => return Err(Stop::Unknown),
+    };
+    let (y, state) = match batch_first {
+        false => (
+            vec![
+                length.clone(),
+                directions.clone(),
+                batch.clone(),
+                hidden.clone(),
+            ],
+            vec![directions, batch.clone(), hidden],
+        ),
+        true => (
+            vec![
+                batch.clone(),
+                length.clone(),
+                directions.clone(),
+                hidden.clone(),
+            ],
+            vec![batch.clone(), directions, hidden],
+        ),
+    };
+    let mut out = vec![Fact::of_shape(y)];
+    out.resize(results, Fact::of_shape(state));
+    Ok(out)
+}
+
+/// `Attention` of opset 23: rank 3 `[batch, length, hidden]` or rank 4
+/// `[batch, heads, length, size]`.
+fn attention(op: &Op<'_>) -> Outcome {
+    let (q, k, v) = (op.shape(0)?, op.shape(1)?, op.shape(2)?);
+    match (q.len(), v.len()) {
+        (4, 4) => {
+            let y = vec![q[0].clone(), q[1].clone(), q[2].clone(), v[3].clone()];
+            let present = |new: &Shape, slot: usize, past: usize| -> Result<Fact, Stop> {
+                let mut out = new.clone();
+                if op.has(past) {
+                    let both = op.shape(past).ok().and_then(|p| p.get(2)?.add(&new[2]));
+                    out[2] = op.or_unknown(both, slot, 2);
+                }
+                Ok(Fact::of_shape(out))
+            };
+            let (key, value) = (present(k, 1, 4)?, present(v, 2, 5)?);
+            Ok(vec![Fact::of_shape(y), key, value])
+        }
+        (3, 3) => {
+            let heads = (op.int("q_num_heads", 0)?, op.int("kv_num_heads", 0)?);
+            let size = (heads.1 > 0)
+                .then(|| v[2].floor_div(&SymInt::from(heads.1)))
+                .flatten();
+            let width = size.and_then(|s| s.mul(&SymInt::from(heads.0)));
+            let y = vec![q[0].clone(), q[1].clone(), op.or_unknown(width, 0, 2)];
+            Ok(vec![Fact::of_shape(y)])
+        }
+        _ => Err(Stop::Unknown),
+    }
+}
