@@ -3,6 +3,9 @@
 //! Adding a pass: its file, its entry in [`PASSES`], its folder under
 //! `testdata/filetests/`. Nothing else. A pass never uses another pass.
 
+mod const_fold;
+mod fix_dims;
+mod fold_shapes;
 mod cse;
 mod dce;
 mod fix_dims;
@@ -30,6 +33,7 @@ pub static PASSES: &[&PassInfo] = &[
     &fold_shapes::INFO,
     &inline_functions::INFO,
     &identity::INFO,
+    &const_fold::INFO,
     &cse::INFO,
     &dce::INFO,
     &share_weights::INFO,
