@@ -6,7 +6,7 @@ use crate::{
     error::Result,
     infer::{Facts, Kind, SymInt, facts},
     ir::{Def, Dim, DimSize, GraphId, Model, Str, TensorType, Type, TypeKind, ValueId, ValueInfo},
-    pass::{Changed, Pass, PassContext, PassInfo, Reason, Remark},
+    pass::{Changed, Pass, PassContext, PassInfo, Remark},
 };
 
 /// The registry's entry.
@@ -52,15 +52,8 @@ impl Pass for InferShapes {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
         let facts = facts(model);
         for conflict in facts.conflicts() {
-            let message = conflict.message.clone();
-            cx.remarks.push(Remark::new(
-                model,
-                INFO.name,
-                conflict.node,
-                Reason::Contradiction,
-                message,
-                0,
-            ));
+            cx.remarks
+                .push(Remark::contradiction(model, INFO.name, conflict));
         }
         let describe = Describe {
             names: model.extent_names(),
