@@ -455,7 +455,9 @@ fn compile(path: &Path, out: &Path, random: &mut Random) -> &'static str {
     if let Err(e) = manager.run(&pipeline, &mut model) {
         let e = e.chain();
         let ours = ["left an invalid model", "changed nothing"];
-        assert!(!ours.iter().any(|o| e.contains(o)), "{e}");
+        // Operands that do not fit may show only once a call or a node between is gone.
+        let shown = e.contains("(contract)") && e.contains("pass `inline-functions`");
+        assert!(shown || !ours.iter().any(|o| e.contains(o)), "{e}");
         return "declined";
     }
     match write(&model, out, random) {
