@@ -125,7 +125,8 @@ def test_exported_graph(name, onnxq):
 
 def sentences(batch: int, length: int) -> Feeds:
     tokens = np.random.default_rng(1).integers(1000, 20000, (batch, length))
-    return {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": np.zeros_like(tokens)}
+    ones, zeros = np.ones_like(tokens), np.zeros_like(tokens)
+    return {"input_ids": tokens, "attention_mask": ones, "token_type_ids": zeros}
 
 
 def speech(length: int) -> Feeds:
