@@ -80,11 +80,7 @@ impl Pass for FuseReduce {
             reduction
                 .attributes
                 .push(Attribute::new("keepdims", keepdims));
-            let (name, doc_string) = (reduction.name.clone(), reduction.doc_string.clone());
-            let metadata = reduction.metadata.clone();
-            let made = edit.replace(reader, reduction);
-            let made = &mut edit.model_mut().nodes[made];
-            (made.name, made.doc_string, made.metadata) = (name, doc_string, metadata);
+            edit.replace_keeping(reader, reduction);
         }
         edit.finish();
         remove_unused(model, &left);

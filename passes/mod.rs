@@ -3,16 +3,19 @@
 //! Adding a pass: its file, its entry in [`PASSES`], its folder under
 //! `testdata/filetests/`. Nothing else. A pass never uses another pass.
 
-mod fix_dims;
-mod fold_shapes;
+mod const_fold;
 mod cse;
 mod dce;
+mod fix_dims;
+mod fold_shapes;
 mod fp16;
-mod infer_shapes;
 mod fuse_batch_norm;
 mod fuse_gemm;
 mod fuse_pad;
 mod fuse_reduce;
+mod identity;
+mod infer_shapes;
+mod inline_functions;
 mod nbits;
 mod reassociate;
 mod share_weights;
@@ -26,6 +29,9 @@ pub static PASSES: &[&PassInfo] = &[
     &fix_dims::INFO,
     &infer_shapes::INFO,
     &fold_shapes::INFO,
+    &inline_functions::INFO,
+    &identity::INFO,
+    &const_fold::INFO,
     &cse::INFO,
     &dce::INFO,
     &share_weights::INFO,

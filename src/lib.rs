@@ -42,7 +42,9 @@ pub mod engine;
 pub mod error;
 #[cfg(feature = "eval")]
 pub mod eval;
+pub mod fold;
 pub mod infer;
+pub mod inline;
 pub mod inspect;
 pub mod ir;
 pub mod onnx;

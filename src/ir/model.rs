@@ -485,6 +485,18 @@ impl Model {
         value.constant.is_some() && (self.ir_version.unwrap_or(0) >= 4 || graph != self.main)
     }
 
+    /// Whether a constant of `graph` can be an initializer and nothing else: the body of a
+    /// function has none, and up to IR version 3 every initializer is an input as well.
+    pub fn takes_initializers(&self, graph: GraphId) -> bool {
+        let root = |mut graph: GraphId| {
+            while let Some(owner) = self.graphs[graph].owner {
+                graph = self.nodes[owner].graph;
+            }
+            graph
+        };
+        self.ir_version.unwrap_or(0) >= 4 && root(graph) == self.main
+    }
+
     /// The names that the model's inputs give to extents, in order of name.
     pub fn extent_names(&self) -> BTreeSet<Str> {
         let inputs = self.graphs[self.main].inputs.iter();

@@ -140,6 +140,12 @@ pub enum Reason {
     HalfRange,
     /// Numbers beyond the range of half precision became its largest.
     Clamped,
+    /// The node fails on its constant operands, or the standard does not say what it does.
+    FoldFails,
+    /// The result of a constant node is too large to be computed by the compiler.
+    FoldTooLarge,
+    /// The result of a constant node would make the file larger.
+    FoldGrows,
     /// Operands do not fit each other, or a result is not what it is declared to be.
     Contradiction,
     /// Something else reads the weight too, so that a changed copy would be one more.
@@ -173,6 +179,9 @@ impl Reason {
             Reason::WholeNumbers => "whole-numbers",
             Reason::HalfRange => "half-range",
             Reason::Clamped => "clamped",
+            Reason::FoldFails => "fold-fails",
+            Reason::FoldTooLarge => "fold-too-large",
+            Reason::FoldGrows => "fold-grows",
             Reason::Contradiction => "contradiction",
             Reason::Shared => "shared",
             Reason::ResultRead => "result-read",
