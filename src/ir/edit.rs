@@ -255,6 +255,17 @@ impl<'m> Edit<'m> {
         id
     }
 
+    /// As [`Edit::replace`], but `node` keeps its own name, doc string and metadata: for a node
+    /// that takes in `old`, which comes after it, and its outputs.
+    pub fn replace_keeping(&mut self, old: NodeId, mut node: Node) -> NodeId {
+        let (name, doc_string) = (node.name.take(), node.doc_string.take());
+        let metadata = std::mem::take(&mut node.metadata);
+        let id = self.replace(old, node);
+        let made = &mut self.model.nodes[id];
+        (made.name, made.doc_string, made.metadata) = (name, doc_string, metadata);
+        id
+    }
+
     /// Removes `node`. Nothing may use its outputs.
     pub fn erase(&mut self, node: NodeId) {
         self.erased[node] = true;

@@ -88,7 +88,7 @@ def assert_stable(onnxq: harness.Onnxq, once: onnx.ModelProto) -> None:
     assert once.SerializeToString(deterministic=True) == twice.SerializeToString(deterministic=True)
 
 
-# --- graphs like those of exporters; `most` is the least number of nodes that does the same
+# --- graphs like those of exporters; `most` is what is left when nothing is that can go
 
 
 def ids(*shape: int) -> Feeds:
@@ -103,13 +103,13 @@ def decoder(batch: int, length: int, past: int) -> Feeds:
 
 
 GRAPHS = {
-    "attention": (exporters.attention, 120, [ids(1, 4), ids(3, 7)]),
+    "attention": (exporters.attention, 72, [ids(1, 4), ids(3, 7)]),
     "padded": (
         exporters.padded_convolutions,
         9,
         [{"x": random(1, 3, 8, 8)}, {"x": random(2, 3, 5, 9)}],
     ),
-    "decoder-mask": (exporters.decoder_mask, 45, [decoder(1, 3, 0), decoder(2, 1, 4)]),
+    "decoder-mask": (exporters.decoder_mask, 25, [decoder(1, 3, 0), decoder(2, 1, 4)]),
 }
 
 
@@ -125,7 +125,8 @@ def test_exported_graph(name, onnxq):
 
 def sentences(batch: int, length: int) -> Feeds:
     tokens = np.random.default_rng(1).integers(1000, 20000, (batch, length))
-    return {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": np.zeros_like(tokens)}
+    ones, zeros = np.ones_like(tokens), np.zeros_like(tokens)
+    return {"input_ids": tokens, "attention_mask": ones, "token_type_ids": zeros}
 
 
 def speech(length: int) -> Feeds:
@@ -156,7 +157,7 @@ def test_real_model(name, real_model, onnxq):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("name", "most"), [("glassllm", 10_000), ("smollm2", 1827)])
+@pytest.mark.parametrize(("name", "most"), [("glassllm", 267), ("smollm2", 1827)])
 def test_language_model(name, most, real_model, onnxq):
     source = real_model(name)
     loaded = harness.session(source)
