@@ -39,7 +39,7 @@ error.
 ## Example
 
 ```text
-fix-dims{dim=batch=1}
+fix-dims{dim=\"batch=1\"}
 int64[batch,sequence] ids
 int64[1,sequence] ids
 ```

@@ -8,12 +8,16 @@ mod fix_dims;
 mod fold_shapes;
 mod cse;
 mod dce;
+mod fix_dims;
+mod fold_shapes;
 mod fp16;
-mod infer_shapes;
 mod fuse_batch_norm;
 mod fuse_gemm;
 mod fuse_pad;
 mod fuse_reduce;
+mod infer_shapes;
+mod identity;
+mod inline_functions;
 mod nbits;
 mod reassociate;
 mod share_weights;
@@ -27,6 +31,8 @@ pub static PASSES: &[&PassInfo] = &[
     &fix_dims::INFO,
     &infer_shapes::INFO,
     &fold_shapes::INFO,
+    &inline_functions::INFO,
+    &identity::INFO,
     &const_fold::INFO,
     &cse::INFO,
     &dce::INFO,

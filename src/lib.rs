@@ -44,6 +44,7 @@ pub mod error;
 pub mod eval;
 pub mod fold;
 pub mod infer;
+pub mod inline;
 pub mod inspect;
 pub mod ir;
 pub mod onnx;

@@ -6,8 +6,9 @@ use std::collections::HashMap;
 
 use crate::{
     error::Result,
+    infer::{self, Facts, SymInt},
     ir::{
-        Callees, Function, GraphId, Model, NodeId, ValueId,
+        Callees, DataType, Function, GraphId, Model, NodeId, ValueId,
         edit::{Edit, Substitution, remove_unused},
     },
     pass::{Changed, Pass, PassContext, PassInfo},
@@ -35,6 +36,10 @@ graph around it has computed before, never the other way round. Two operands of 
 `Equal`, `Mul`, `Or`, `Sum`, `Xor` and the bitwise operators may be in either order.
 Attributes that have their default value may be absent.
 
+Integers that are computed from extents are also one when they are known to be the same,
+however each is computed: `Shape` of two tensors with the same extents, the same sum of
+extents. (Extents that have one name are taken to be equal, as ONNX says.)
+
 Left are random operators, those with bodies, calls of local functions, and operators of other
 domains. Names of outputs stay: where both results are outputs, or the first is outside of the
 body whose output the second is, the second node becomes an `Identity` of the first one's
@@ -42,7 +47,7 @@ result.
 
 ## Statistics
 
-`nodes`, `constants`: how many were found to be another one.
+`nodes`, `constants`, `extents`: how many were found to be another one.
 
 ## Example
 
@@ -60,10 +65,12 @@ impl Pass for Cse {
         // The model is changed while it is looked at, its functions are not.
         let functions: Vec<Function> = model.functions.clone();
         let main = model.main;
+        let facts = infer::facts(model);
         let substitution = Substitution::new(model);
         let mut walk = Walk {
             edit: Edit::new(model),
             functions: Callees::of(&functions),
+            facts: &facts,
             substitution,
             scopes: Vec::new(),
             changed: 0,
@@ -86,12 +93,15 @@ impl Pass for Cse {
 #[derive(Default)]
 struct Scope {
     nodes: HashMap<Key, NodeId>,
+    /// Integers that are computed from extents.
+    extents: HashMap<Vec<SymInt>, ValueId>,
     constants: HashMap<Key, ValueId>,
 }
 
 struct Walk<'a, 'm> {
     edit: Edit<'m>,
     functions: Callees<'a>,
+    facts: &'a Facts,
     substitution: Substitution,
     /// The innermost graph last.
     scopes: Vec<Scope>,
@@ -106,7 +116,9 @@ impl Walk<'_, '_> {
             self.constant(value)?;
         }
         for node in self.edit.model().graphs[graph].nodes.clone() {
-            self.node(node)?;
+            if !self.node(node)? {
+                self.extents(node);
+            }
             let inner: Vec<GraphId> = self.edit.model().nodes[node].subgraphs().collect();
             for graph in inner {
                 self.graph(graph)?;
@@ -137,22 +149,56 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    fn node(&mut self, node: NodeId) -> Result<()> {
+    /// Looks for a node that is equal to `node`; says whether there is one.
+    fn node(&mut self, node: NodeId) -> Result<bool> {
         let model = self.edit.model();
         let Some(schema) = key::pure_schema(model, &self.functions, node) else {
-            return Ok(());
+            return Ok(false);
         };
         let resolve = |v| self.substitution.resolve(v);
         let Some(key) = key::of_node(model, node, schema, resolve)? else {
-            return Ok(());
+            return Ok(false);
         };
-        match self.scopes.iter().rev().find_map(|s| s.nodes.get(&key)) {
+        let kept = self.scopes.iter().rev().find_map(|s| s.nodes.get(&key));
+        match kept {
             Some(&kept) => self.same_nodes(node, kept, schema),
             None => {
                 self.innermost().nodes.insert(key, node);
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Looks for a value that is computed from the same extents to the same integers as the
+    /// result of `node`.
+    fn extents(&mut self, node: NodeId) {
+        let &[Some(value)] = self.edit.model().nodes[node].outputs.as_slice() else {
+            return;
+        };
+        let Some(key) = self.extents_key(value) else {
+            return;
+        };
+        match self.scopes.iter().rev().find_map(|s| s.extents.get(&key)) {
+            Some(&kept) => self.unite("extents", &[(value, kept)]),
+            None => {
+                self.innermost().extents.insert(key, value);
+            }
+        }
+    }
+
+    /// The rank and extents of `value` and then its elements, when these are known but no constants:
+    /// constants are folded by another pass.
+    fn extents_key(&self, value: ValueId) -> Option<Vec<SymInt>> {
+        let elements = self.facts.elements(value)?;
+        let computed = elements.iter().any(|e| e.known().is_none());
+        if !computed || self.facts.dtype(value) != Some(DataType::Int64) {
+            return None;
+        }
+        let shape = self.facts.shape(value)?;
+        let mut key = vec![SymInt::from(shape.len() as i64)];
+        key.extend(shape.iter().chain(elements).cloned());
+        Some(key)
     }
 
     fn innermost(&mut self) -> &mut Scope {
@@ -207,8 +253,8 @@ impl Walk<'_, '_> {
         let n = &mut self.edit.model_mut().nodes[node];
         n.op_type = "Identity".into();
         n.attributes.clear();
-        n.inputs = vec![Some(value)];
-        self.edit.reveal(value);
+        n.inputs = vec![None];
+        self.edit.set_operand(node, 0, value);
         self.count("nodes");
     }
 

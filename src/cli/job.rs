@@ -53,7 +53,7 @@ impl JobArgs {
             options.set("dim", Some(dim))?;
         }
         (pass.build)(&options).map_err(at_option("--dim"))?;
-        let comma = if pipeline.steps.is_empty() { "" } else { "," };
+        let comma = if pipeline.steps().is_empty() { "" } else { "," };
         Pipeline::parse(
             &format!("{}{options}{comma}{pipeline}", pass.name),
             REGISTRY,

@@ -13,7 +13,7 @@ mod scope;
 mod tensor;
 mod types;
 
-pub use callees::Callees;
+pub use callees::{CallOrder, Callees};
 pub use data::{Data, Produce, SourceFile};
 pub use entity::{Arena, EntityId, GraphId, NodeId, SideTable, ValueId};
 pub use model::{

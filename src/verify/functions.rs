@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::{Code, Report};
-use crate::ir::{Callees, OpsetImport};
+use crate::ir::{CallOrder, OpsetImport};
 
 pub(super) fn check(report: &mut Report<'_>) {
     let model = report.model;
@@ -76,48 +76,20 @@ fn imports(report: &mut Report<'_>, place: &str, imports: &[OpsetImport]) {
     }
 }
 
-/// Invariant 27. Takes away functions that call only what was taken away before; what
-/// remains calls, at some distance, itself.
+/// Invariant 27.
 fn recursion(report: &mut Report<'_>) {
-    let model = report.model;
-    let functions = Callees::of(&model.functions);
-    let calls: Vec<Vec<usize>> = model
-        .functions
-        .iter()
-        .map(|f| {
-            let graphs = model.graphs_within(f.body);
-            let nodes = graphs.iter().flat_map(|&g| &model.graphs[g].nodes);
-            let mut callees: Vec<usize> = nodes
-                .filter_map(|&n| functions.called(&model.nodes[n]))
-                .collect();
-            callees.sort_unstable();
-            callees.dedup();
-            callees
-        })
-        .collect();
-    let mut callers = vec![Vec::new(); calls.len()];
-    let mut open: Vec<usize> = calls.iter().map(Vec::len).collect();
-    for (caller, callees) in calls.iter().enumerate() {
-        callees.iter().for_each(|&c| callers[c].push(caller));
-    }
-    let mut ready: Vec<usize> = (0..calls.len()).filter(|&f| open[f] == 0).collect();
-    while let Some(f) = ready.pop() {
-        for &caller in &callers[f] {
-            open[caller] -= 1;
-            if open[caller] == 0 {
-                ready.push(caller);
-            }
-        }
-    }
+    let CallOrder { calls, order } = CallOrder::of(report.model);
+    let mut remains = vec![true; calls.len()];
+    order.iter().for_each(|&f| remains[f] = false);
     // Each function that remains calls one that remains: following those ends in a cycle.
     let mut seen = vec![false; calls.len()];
-    for start in (0..calls.len()).filter(|&f| open[f] > 0) {
+    for start in (0..calls.len()).filter(|&f| remains[f]) {
         let mut path = Vec::new();
         let mut at = start;
         while !seen[at] {
             seen[at] = true;
             path.push(at);
-            let next = calls[at].iter().find(|&&c| open[c] > 0);
+            let next = calls[at].iter().find(|&&c| remains[c]);
             at = *next.expect("a function that remains calls one that remains");
         }
         // A walk that ends on an earlier one leads to a cycle that is reported already.

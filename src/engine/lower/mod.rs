@@ -24,7 +24,6 @@ mod cast;
 mod constants;
 mod conv;
 mod dequantize;
-mod functions;
 mod known;
 mod matmul;
 mod misc;
@@ -41,6 +40,7 @@ use std::borrow::Cow;
 
 use crate::{
     error::Result,
+    inline::inline,
     ir::{Model, edit::remove_unused},
 };
 
@@ -51,7 +51,7 @@ use crate::{
 /// A constant cannot be read, or an operator or a type is left that rten does not have.
 pub(super) fn lower(model: &Model) -> Result<Cow<'_, Model>> {
     let mut lowered = model.clone();
-    let mut changed = functions::inline(&mut lowered)?;
+    let mut changed = inline_functions(&mut lowered)?;
     let nodes = lowered.reachable_nodes();
     let mut low = rules::Lowering::new(&mut lowered);
     for node in nodes {
@@ -68,4 +68,17 @@ pub(super) fn lower(model: &Model) -> Result<Cow<'_, Model>> {
         true => Cow::Owned(lowered),
         false => Cow::Borrowed(model),
     })
+}
+
+/// rten knows no local functions; says whether there were any.
+fn inline_functions(model: &mut Model) -> Result<bool> {
+    if model.functions.is_empty() {
+        return Ok(false);
+    }
+    let done = inline(model, |_| true, || true)?;
+    if let Some((node, why)) = done.left.first() {
+        return Err(known::refused(model, *node, why));
+    }
+    model.functions.clear();
+    Ok(true)
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Edit;
-use crate::ir::{Def, GraphId, Model, SideTable, Str, Use, Uses, ValueId};
+use crate::ir::{Def, GraphId, Model, NodeId, SideTable, Str, Use, Uses, ValueId};
 
 /// Values that other values stand for. They are collected while the model is looked at, and
 /// applied to all of it in one walk ([`Edit::substitute`]), so that chains cost nothing.
@@ -88,7 +88,6 @@ impl Substitution {
 impl Edit<'_> {
     /// Gives every operand and every output of a graph that has a substitute its substitute.
     pub fn substitute(&mut self, substitution: &Substitution) {
-        let mut used_inside = Vec::new();
         for graph in self.model.reachable_graphs() {
             for node in self.model.graphs[graph].nodes.clone() {
                 for slot in 0..self.model.nodes[node].inputs.len() {
@@ -96,18 +95,14 @@ impl Edit<'_> {
                         continue;
                     };
                     let to = substitution.resolve(value);
-                    self.model.nodes[node].inputs[slot] = Some(to);
-                    if to != value && self.model.home(to) != graph {
-                        used_inside.push(to);
+                    if to != value {
+                        self.set_operand(node, slot, to);
                     }
                 }
             }
             for output in &mut self.model.graphs[graph].outputs {
                 output.value = substitution.resolve(output.value);
             }
-        }
-        for value in used_inside {
-            self.reveal(value);
         }
     }
 
@@ -116,10 +111,7 @@ impl Edit<'_> {
         for &u in uses.of_value(from) {
             match u {
                 Use::Operand(node, slot) => {
-                    self.model.nodes[node].inputs[slot as usize] = Some(to);
-                    if self.model.nodes[node].graph != self.model.home(to) {
-                        self.reveal(to);
-                    }
+                    self.set_operand(node, slot as usize, to);
                 }
                 Use::Output(graph, index) => {
                     self.model.graphs[graph].outputs[index as usize].value = to;
@@ -128,10 +120,18 @@ impl Edit<'_> {
         }
     }
 
+    /// Makes `value`, of the same graph or one around it, operand `slot` of `node`.
+    pub fn set_operand(&mut self, node: NodeId, slot: usize, value: ValueId) {
+        self.model.nodes[node].inputs[slot] = Some(value);
+        if self.model.nodes[node].graph != self.model.home(value) {
+            self.reveal(value);
+        }
+    }
+
     /// Makes the name of `value` mean `value` in all graphs inside its own: values there that
     /// have the name too get another one. Nobody outside a graph knows what its own values
     /// are called, except of the main graph, which is in no other.
-    pub fn reveal(&mut self, value: ValueId) {
+    fn reveal(&mut self, value: ValueId) {
         let name = self.model.values[value].name.clone();
         let home = self.model.home(value);
         let named = self.named.get_or_insert_with(|| by_name(self.model));
