@@ -4,8 +4,6 @@
 //! `testdata/filetests/`. Nothing else. A pass never uses another pass.
 
 mod const_fold;
-mod fix_dims;
-mod fold_shapes;
 mod cse;
 mod dce;
 mod fix_dims;
@@ -15,8 +13,8 @@ mod fuse_batch_norm;
 mod fuse_gemm;
 mod fuse_pad;
 mod fuse_reduce;
-mod infer_shapes;
 mod identity;
+mod infer_shapes;
 mod inline_functions;
 mod nbits;
 mod reassociate;

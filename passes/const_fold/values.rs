@@ -6,11 +6,11 @@ use super::{INFO, budget::Choice};
 use crate::{
     error::Result,
     fold::{self, Array, Exactness, Unfolded, Value},
+    infer::{self, Facts, SymInt},
     ir::{
         Attribute, AttributeValue, Data, DataType, Elements, GraphId, Model, Node, NodeId,
         SideTable, Tensor, ValueId,
     },
-    infer::{self, Facts, SymInt},
     pass::{Reason, Remark},
     weights,
 };
@@ -37,6 +37,8 @@ pub(super) enum Known {
 
 /// The constants of a model.
 pub(super) struct Values {
+    /// What shapes tell.
+    pub(super) facts: Facts,
     known: SideTable<ValueId, Option<Known>>,
     /// Nodes that were evaluated, `Constant` nodes included.
     evaluated: SideTable<NodeId, bool>,
@@ -53,8 +55,8 @@ impl Values {
         let mut analysis = Analysis {
             model,
             exact,
-            facts: infer::facts(model),
             values: Values {
+                facts: infer::facts(model),
                 known: SideTable::new(None),
                 evaluated: SideTable::new(false),
                 failed: Vec::new(),
@@ -92,19 +94,24 @@ impl Values {
         }
     }
 
-    /// The only element of `value`, a small tensor of integers or booleans.
+    /// The elements of `value`, a small tensor of integers or booleans.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(super) fn ints(&self, value: ValueId) -> Result<Option<Vec<i64>>> {
+        let Some(tensor) = self.tensor(value).filter(|t| t.byte_len() <= HELD) else {
+            return Ok(None);
+        };
+        Ok(Array::read(tensor)?.and_then(|array| array.ints()).ok())
+    }
+
+    /// The only element of `value`, an integer or a boolean.
+    ///
+    /// # Errors
+    /// It cannot be read.
     pub(super) fn int(&self, value: ValueId) -> Result<Option<i64>> {
-        let Some(tensor) = self.tensor(value).filter(|t| t.element_count() == Some(1)) else {
-            return Ok(None);
-        };
-        let Some(data) = tensor.data() else {
-            return Ok(None);
-        };
-        let bytes = data.read_all()?;
-        Ok(match (tensor.dtype, &bytes[..]) {
-            (DataType::Bool, &[b]) => Some((b != 0).into()),
-            (DataType::Int32, &[a, b, c, d]) => Some(i32::from_le_bytes([a, b, c, d]).into()),
-            (DataType::Int64, bytes) => bytes.try_into().ok().map(i64::from_le_bytes),
+        Ok(match self.ints(value)?.as_deref() {
+            Some(&[one]) => Some(one),
             _ => None,
         })
     }
@@ -116,7 +123,8 @@ impl Values {
 
     /// What is said about nodes that could have been folded.
     pub(super) fn remarks(&self, model: &Model, choice: &Choice) -> Vec<Remark> {
-        let remark = |node: NodeId, reason, message| Remark::new(model, INFO.name, node, reason, message, 0);
+        let remark =
+            |node: NodeId, reason, message| Remark::new(model, INFO.name, node, reason, message, 0);
         let failed = self.failed.iter().filter_map(|(node, why)| match why {
             Unfolded::Unknown => None,
             Unfolded::Unsupported(what) => {
@@ -132,13 +140,20 @@ impl Values {
                 Some(remark(*node, Reason::FoldTooLarge, message))
             }
         });
-        let grown = choice.kept.iter().map(|&(node, bytes)| {
+        // One more copy of a constant under another name is not what anybody wants.
+        let copies = |node: NodeId| model.nodes[node].is("Identity");
+        let kept = choice.kept.iter().filter(|k| !copies(k.0));
+        let grown = kept.map(|&(node, bytes)| {
             let message = format!("constant, but its {bytes} bytes would make the file larger");
             remark(node, Reason::FoldGrows, message)
         });
         let mut all: Vec<Remark> = failed.chain(grown).collect();
-        let order: HashMap<NodeId, usize> =
-            model.reachable_nodes().into_iter().enumerate().map(|(i, n)| (n, i)).collect();
+        let order: HashMap<NodeId, usize> = model
+            .reachable_nodes()
+            .into_iter()
+            .enumerate()
+            .map(|(i, n)| (n, i))
+            .collect();
         all.sort_by_key(|r| order.get(&r.node));
         all
     }
@@ -160,7 +175,9 @@ pub(super) fn constant_node(node: &Node) -> Option<Tensor> {
         ("value_ints", AttributeValue::Ints(l)) => Tensor::from_i64(vec![l.len() as i64], l),
         ("value_float", AttributeValue::Float(f)) => Tensor::from_f32(vec![], &[*f]),
         ("value_floats", AttributeValue::Floats(l)) => Tensor::from_f32(vec![l.len() as i64], l),
-        ("value_string", AttributeValue::String(s)) => Tensor::from_strings(vec![], vec![s.clone()]),
+        ("value_string", AttributeValue::String(s)) => {
+            Tensor::from_strings(vec![], vec![s.clone()])
+        }
         ("value_strings", AttributeValue::Strings(l)) => {
             Tensor::from_strings(vec![l.len() as i64], l.clone())
         }
@@ -171,8 +188,6 @@ pub(super) fn constant_node(node: &Node) -> Option<Tensor> {
 struct Analysis<'m> {
     model: &'m Model,
     exact: bool,
-    /// What shapes tell.
-    facts: Facts,
     values: Values,
     opsets: HashMap<GraphId, Option<i64>>,
     /// Large results that were computed, the newest last.
@@ -203,7 +218,7 @@ impl Analysis<'_> {
         };
         let known = |v: &Option<ValueId>| v.is_none_or(|v| self.values.known[v].is_some());
         if !n.inputs.iter().all(known) || n.outputs.is_empty() {
-            self.from_shapes(node);
+            self.learn_from_shapes(node);
             return Ok(());
         }
         if !self.may_fold(n, opset) {
@@ -221,11 +236,11 @@ impl Analysis<'_> {
 
     /// The result of `node` as far as shapes tell it: the extents of something that is not
     /// constant itself.
-    fn from_shapes(&mut self, node: NodeId) {
+    fn learn_from_shapes(&mut self, node: NodeId) {
         let &[Some(output)] = &self.model.nodes[node].outputs[..] else {
             return;
         };
-        let facts = &self.facts;
+        let facts = &self.values.facts;
         let elements = facts.elements(output).unwrap_or_default().iter();
         let (Some(dims), Some(dtype)) = (facts.dims(output), facts.dtype(output)) else {
             return;
@@ -306,8 +321,12 @@ impl Analysis<'_> {
         opset: i64,
         operands: &[Option<Tensor>],
     ) -> Result<Option<Result<Tensor, Unfolded>>> {
-        let Some(Some(Tensor { dtype, dims, elements: Elements::Data(data), .. })) =
-            operands.first()
+        let Some(Some(Tensor {
+            dtype,
+            dims,
+            elements: Elements::Data(data),
+            ..
+        })) = operands.first()
         else {
             return Ok(None);
         };
@@ -332,7 +351,11 @@ impl Analysis<'_> {
     }
 
     /// What `value` is, in memory.
-    fn value(&mut self, value: ValueId, tensor: Option<&Tensor>) -> Result<Result<Value, Unfolded>> {
+    fn value(
+        &mut self,
+        value: ValueId,
+        tensor: Option<&Tensor>,
+    ) -> Result<Result<Value, Unfolded>> {
         if let Some((_, array)) = self.cache.iter().find(|(v, _)| *v == value) {
             return Ok(Ok(Value::Tensor(array.clone())));
         }
@@ -371,7 +394,11 @@ impl Analysis<'_> {
         let operands = n.inputs.iter().flatten();
         let again = bytes + operands.map(|&v| self.cost[v]).sum::<u64>();
         let fixed = |v: &Value| matches!(v, Value::Tensor(a) if a.dtype() != DataType::String);
-        let all_tensors = n.inputs.iter().flatten().all(|&v| self.values.tensor(v).is_some());
+        let all_tensors = n
+            .inputs
+            .iter()
+            .flatten()
+            .all(|&v| self.values.tensor(v).is_some());
         let recipe = bytes > HELD && again <= AGAIN && all_tensors && results.iter().all(fixed);
         let tensors = recipe.then(|| {
             let operand = |v: &Option<ValueId>| v.and_then(|v| self.values.tensor(v)).cloned();
@@ -396,7 +423,8 @@ impl Analysis<'_> {
     fn keep(&mut self, value: ValueId, array: Array) {
         self.cache.push_back((value, array));
         let bytes = |a: &Array| (a.dims().iter().product::<usize>() * 8) as u64;
-        while self.cache.iter().map(|(_, a)| bytes(a)).sum::<u64>() > CACHE && self.cache.len() > 1 {
+        while self.cache.iter().map(|(_, a)| bytes(a)).sum::<u64>() > CACHE && self.cache.len() > 1
+        {
             self.cache.pop_front();
         }
     }

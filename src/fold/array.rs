@@ -77,7 +77,11 @@ impl Array {
     /// When there are more or fewer bytes than `dtype` and `dims` say.
     pub fn from_bytes(dtype: DataType, dims: Vec<usize>, bytes: Bytes) -> Array {
         let expected = width(dtype).map(|w| w * product(&dims));
-        assert_eq!(Some(bytes.len()), expected, "as many bytes as {dtype} {dims:?} has");
+        assert_eq!(
+            Some(bytes.len()),
+            expected,
+            "as many bytes as {dtype} {dims:?} has"
+        );
         Array {
             dtype,
             dims,
@@ -141,8 +145,11 @@ impl Array {
         number::float(self.dtype, self.element(i))
     }
 
-    /// All elements of an array of integers, each of which fits.
-    pub(super) fn ints(&self) -> Result<Vec<i64>> {
+    /// All elements of an array of integers or truth values.
+    ///
+    /// # Errors
+    /// It is one of something else, or one does not fit.
+    pub fn ints(&self) -> Result<Vec<i64>> {
         if self.class() != Class::Int {
             let what = format!("{} where integers are expected", self.dtype);
             return Err(Unfolded::Invalid(what));
@@ -168,7 +175,11 @@ impl Array {
     }
 
     /// The array of extents `dims` whose elements are those at `from`, one after the other.
-    pub(super) fn take(&self, dims: Vec<usize>, from: impl Iterator<Item = usize>) -> Result<Array> {
+    pub(super) fn take(
+        &self,
+        dims: Vec<usize>,
+        from: impl Iterator<Item = usize>,
+    ) -> Result<Array> {
         pick(dims, self.dtype, from.map(|i| (self, i)))
     }
 
@@ -270,7 +281,7 @@ impl Builder {
     pub(super) fn finish(self) -> Array {
         debug_assert_eq!(
             self.bytes.len(),
-            self.dims.iter().product::<usize>() * width(self.dtype).unwrap_or_default()
+            product(&self.dims) * width(self.dtype).unwrap_or_default()
         );
         Array {
             dtype: self.dtype,

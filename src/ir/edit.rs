@@ -127,7 +127,10 @@ impl<'m> Edit<'m> {
     /// ([`Model::takes_initializers`]).
     pub fn make_initializer(&mut self, value: ValueId, tensor: Tensor) {
         let Def::Node(node, slot) = self.model.values[value].def else {
-            panic!("`{}` is the result of a node", self.model.values[value].name);
+            panic!(
+                "`{}` is the result of a node",
+                self.model.values[value].name
+            );
         };
         let graph = self.model.nodes[node].graph;
         assert!(self.model.takes_initializers(graph));
