@@ -2,7 +2,7 @@
 
 use crate::{
     error::Result,
-    infer::{Facts, SymInt, facts},
+    infer::{Facts, SymInt},
     ir::{
         Model, Node, NodeId, Tensor, ValueId,
         edit::{Edit, remove_unused},
@@ -54,7 +54,7 @@ struct FoldShapes;
 
 impl Pass for FoldShapes {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
-        let facts = facts(model);
+        let facts = cx.facts(model);
         for conflict in facts.conflicts() {
             cx.remarks
                 .push(Remark::contradiction(model, INFO.name, conflict));

@@ -1,10 +1,10 @@
 //! `infer-shapes`: writes down what is inferred of the values.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     error::Result,
-    infer::{Facts, Kind, SymInt, facts},
+    infer::{Facts, Kind, SymInt},
     ir::{Def, Dim, DimSize, GraphId, Model, Str, TensorType, Type, TypeKind, ValueId, ValueInfo},
     pass::{Changed, Pass, PassContext, PassInfo, Remark},
 };
@@ -50,7 +50,7 @@ struct InferShapes;
 
 impl Pass for InferShapes {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
-        let facts = facts(model);
+        let facts = cx.facts(model);
         for conflict in facts.conflicts() {
             cx.remarks
                 .push(Remark::contradiction(model, INFO.name, conflict));
@@ -118,7 +118,7 @@ impl Entry {
 }
 
 struct Describe {
-    facts: Facts,
+    facts: Arc<Facts>,
     names: BTreeSet<Str>,
 }
 
