@@ -412,7 +412,8 @@ mod tests {
             [
                 (1, Changed::Yes(3)),
                 (4, Changed::Yes(3)),
-                (4, none),
+                // The last run was on the model that it had left as it was before.
+                (3, none),
                 (1, none)
             ]
         );
