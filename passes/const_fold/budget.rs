@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::values::{Known, Values};
 use crate::ir::{
-    AttributeValue, Data, DataType, Def, Elements, Model, Node, NodeId, SideTable, Str,
-    Tensor, Use, Uses, ValueId,
+    AttributeValue, Data, DataType, Def, Elements, Model, Node, NodeId, SideTable, Str, Tensor,
+    Use, Uses, ValueId,
 };
 
 /// What is done with the nodes that were evaluated.
@@ -105,7 +105,9 @@ impl<'m> Budget<'m> {
             Use::Output(..) => true,
         };
         let outputs = self.model.nodes[node].outputs.iter().flatten().copied();
-        outputs.filter(|&v| self.uses.of_value(v).iter().any(by)).collect()
+        outputs
+            .filter(|&v| self.uses.of_value(v).iter().any(by))
+            .collect()
     }
 
     /// Whether there can be constants in the place of `needed`, results of `node`.
@@ -128,7 +130,10 @@ impl<'m> Budget<'m> {
     /// Bytes of the results of `node`.
     fn size(&self, node: NodeId) -> u64 {
         let outputs = self.model.nodes[node].outputs.iter().flatten();
-        outputs.filter_map(|&v| self.values.tensor(v)).map(Tensor::byte_len).sum()
+        outputs
+            .filter_map(|&v| self.values.tensor(v))
+            .map(Tensor::byte_len)
+            .sum()
     }
 
     /// Nodes of the frontier that may not be folded, because more comes than goes.
@@ -187,7 +192,11 @@ impl<'m> Budget<'m> {
             Use::Operand(node, _) if !self.stays[*node] => Some(*node),
             _ => None,
         };
-        self.uses.of_value(value).iter().filter_map(reader).collect()
+        self.uses
+            .of_value(value)
+            .iter()
+            .filter_map(reader)
+            .collect()
     }
 
     /// Bytes that the constants in the place of `node` take, at most.
@@ -197,7 +206,9 @@ impl<'m> Budget<'m> {
             false => node_size(self.model, node).min(64) + 40,
         };
         let entry = |v: ValueId| match self.values.get(v) {
-            Some(Known::Tensor(t)) => tensor_entry(t) + self.model.values[v].name.len() as u64 + extra,
+            Some(Known::Tensor(t)) => {
+                tensor_entry(t) + self.model.values[v].name.len() as u64 + extra
+            }
             _ => 0,
         };
         self.needed(node).into_iter().map(entry).sum()
@@ -224,7 +235,9 @@ impl<'m> Budget<'m> {
                 let readers = self.folded_readers(value);
                 let all = readers.len() == self.uses.of_value(value).len();
                 if all && !readers.is_empty() && !self.model.is_overridable(value) {
-                    let owner = readers.iter().fold(Owner::Nobody, |o, &r| join(o, nodes[r]));
+                    let owner = readers
+                        .iter()
+                        .fold(Owner::Nobody, |o, &r| join(o, nodes[r]));
                     constants.push((value, owner));
                 }
             }
@@ -310,7 +323,10 @@ fn tensor_entry(t: &Tensor) -> u64 {
     let fixed = 2 + 3 + 1 + varint(t.byte_len()) + 1 + varint(t.byte_len() + 64);
     let elements = match &t.elements {
         Elements::Data(_) => t.byte_len(),
-        Elements::Strings(s) => s.iter().map(|s| s.len() as u64 + 1 + varint(s.len() as u64)).sum(),
+        Elements::Strings(s) => s
+            .iter()
+            .map(|s| s.len() as u64 + 1 + varint(s.len() as u64))
+            .sum(),
     };
     dims + fixed + elements
 }

@@ -2,7 +2,10 @@
 
 use super::values::Values;
 use crate::{
-    ir::{Model, NodeId, Use, Uses, ValueId, edit::{Edit, remove_unused}},
+    ir::{
+        Model, NodeId, Use, Uses, ValueId,
+        edit::{Edit, remove_unused},
+    },
     pass::PassContext,
 };
 

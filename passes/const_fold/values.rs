@@ -6,11 +6,11 @@ use super::{INFO, budget::Choice};
 use crate::{
     error::Result,
     fold::{self, Array, Exactness, Unfolded, Value},
+    infer::{self, Facts, SymInt},
     ir::{
         Attribute, AttributeValue, Data, DataType, Elements, GraphId, Model, Node, NodeId,
         SideTable, Tensor, ValueId,
     },
-    infer::{self, Facts, SymInt},
     pass::{Reason, Remark},
     weights,
 };
@@ -116,7 +116,8 @@ impl Values {
 
     /// What is said about nodes that could have been folded.
     pub(super) fn remarks(&self, model: &Model, choice: &Choice) -> Vec<Remark> {
-        let remark = |node: NodeId, reason, message| Remark::new(model, INFO.name, node, reason, message, 0);
+        let remark =
+            |node: NodeId, reason, message| Remark::new(model, INFO.name, node, reason, message, 0);
         let failed = self.failed.iter().filter_map(|(node, why)| match why {
             Unfolded::Unknown => None,
             Unfolded::Unsupported(what) => {
@@ -137,8 +138,12 @@ impl Values {
             remark(node, Reason::FoldGrows, message)
         });
         let mut all: Vec<Remark> = failed.chain(grown).collect();
-        let order: HashMap<NodeId, usize> =
-            model.reachable_nodes().into_iter().enumerate().map(|(i, n)| (n, i)).collect();
+        let order: HashMap<NodeId, usize> = model
+            .reachable_nodes()
+            .into_iter()
+            .enumerate()
+            .map(|(i, n)| (n, i))
+            .collect();
         all.sort_by_key(|r| order.get(&r.node));
         all
     }
@@ -160,7 +165,9 @@ pub(super) fn constant_node(node: &Node) -> Option<Tensor> {
         ("value_ints", AttributeValue::Ints(l)) => Tensor::from_i64(vec![l.len() as i64], l),
         ("value_float", AttributeValue::Float(f)) => Tensor::from_f32(vec![], &[*f]),
         ("value_floats", AttributeValue::Floats(l)) => Tensor::from_f32(vec![l.len() as i64], l),
-        ("value_string", AttributeValue::String(s)) => Tensor::from_strings(vec![], vec![s.clone()]),
+        ("value_string", AttributeValue::String(s)) => {
+            Tensor::from_strings(vec![], vec![s.clone()])
+        }
         ("value_strings", AttributeValue::Strings(l)) => {
             Tensor::from_strings(vec![l.len() as i64], l.clone())
         }
@@ -306,8 +313,12 @@ impl Analysis<'_> {
         opset: i64,
         operands: &[Option<Tensor>],
     ) -> Result<Option<Result<Tensor, Unfolded>>> {
-        let Some(Some(Tensor { dtype, dims, elements: Elements::Data(data), .. })) =
-            operands.first()
+        let Some(Some(Tensor {
+            dtype,
+            dims,
+            elements: Elements::Data(data),
+            ..
+        })) = operands.first()
         else {
             return Ok(None);
         };
@@ -332,7 +343,11 @@ impl Analysis<'_> {
     }
 
     /// What `value` is, in memory.
-    fn value(&mut self, value: ValueId, tensor: Option<&Tensor>) -> Result<Result<Value, Unfolded>> {
+    fn value(
+        &mut self,
+        value: ValueId,
+        tensor: Option<&Tensor>,
+    ) -> Result<Result<Value, Unfolded>> {
         if let Some((_, array)) = self.cache.iter().find(|(v, _)| *v == value) {
             return Ok(Ok(Value::Tensor(array.clone())));
         }
@@ -371,7 +386,11 @@ impl Analysis<'_> {
         let operands = n.inputs.iter().flatten();
         let again = bytes + operands.map(|&v| self.cost[v]).sum::<u64>();
         let fixed = |v: &Value| matches!(v, Value::Tensor(a) if a.dtype() != DataType::String);
-        let all_tensors = n.inputs.iter().flatten().all(|&v| self.values.tensor(v).is_some());
+        let all_tensors = n
+            .inputs
+            .iter()
+            .flatten()
+            .all(|&v| self.values.tensor(v).is_some());
         let recipe = bytes > HELD && again <= AGAIN && all_tensors && results.iter().all(fixed);
         let tensors = recipe.then(|| {
             let operand = |v: &Option<ValueId>| v.and_then(|v| self.values.tensor(v)).cloned();
@@ -396,7 +415,8 @@ impl Analysis<'_> {
     fn keep(&mut self, value: ValueId, array: Array) {
         self.cache.push_back((value, array));
         let bytes = |a: &Array| (a.dims().iter().product::<usize>() * 8) as u64;
-        while self.cache.iter().map(|(_, a)| bytes(a)).sum::<u64>() > CACHE && self.cache.len() > 1 {
+        while self.cache.iter().map(|(_, a)| bytes(a)).sum::<u64>() > CACHE && self.cache.len() > 1
+        {
             self.cache.pop_front();
         }
     }

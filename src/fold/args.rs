@@ -94,11 +94,18 @@ impl<'a> Args<'a> {
             // Its form in opset 1.
             Some(AttributeValue::String(s)) => {
                 let same = |t: &&DataType| s.eq_ignore_ascii_case(t.name().as_bytes());
-                DataType::ALL.iter().find(same).copied().map(Some).ok_or_else(|| wrong(name))
+                DataType::ALL
+                    .iter()
+                    .find(same)
+                    .copied()
+                    .map(Some)
+                    .ok_or_else(|| wrong(name))
             }
             Some(AttributeValue::Int(code)) => {
                 let code = i32::try_from(*code).ok();
-                code.and_then(DataType::from_code).map(Some).ok_or_else(|| wrong(name))
+                code.and_then(DataType::from_code)
+                    .map(Some)
+                    .ok_or_else(|| wrong(name))
             }
             Some(_) => Err(wrong(name)),
         }
@@ -129,7 +136,9 @@ pub(super) fn axis(axis: i64, rank: usize) -> Result<usize> {
     let from_front = if axis < 0 { axis + rank as i64 } else { axis };
     match usize::try_from(from_front) {
         Ok(a) if a < rank => Ok(a),
-        _ => Err(Unfolded::Invalid(format!("axis {axis} of a tensor of rank {rank}"))),
+        _ => Err(Unfolded::Invalid(format!(
+            "axis {axis} of a tensor of rank {rank}"
+        ))),
     }
 }
 
@@ -148,9 +157,15 @@ pub(super) fn axes(list: &[i64], rank: usize) -> Result<Vec<usize>> {
 
 /// `index` into an axis of `extent`, counted from the front.
 pub(super) fn index(index: i64, extent: usize) -> Result<usize> {
-    let from_front = if index < 0 { index + extent as i64 } else { index };
+    let from_front = if index < 0 {
+        index + extent as i64
+    } else {
+        index
+    };
     match usize::try_from(from_front) {
         Ok(i) if i < extent => Ok(i),
-        _ => Err(Unfolded::Invalid(format!("index {index} of an axis of {extent}"))),
+        _ => Err(Unfolded::Invalid(format!(
+            "index {index} of an axis of {extent}"
+        ))),
     }
 }

@@ -77,7 +77,11 @@ impl Array {
     /// When there are more or fewer bytes than `dtype` and `dims` say.
     pub fn from_bytes(dtype: DataType, dims: Vec<usize>, bytes: Bytes) -> Array {
         let expected = width(dtype).map(|w| w * product(&dims));
-        assert_eq!(Some(bytes.len()), expected, "as many bytes as {dtype} {dims:?} has");
+        assert_eq!(
+            Some(bytes.len()),
+            expected,
+            "as many bytes as {dtype} {dims:?} has"
+        );
         Array {
             dtype,
             dims,
@@ -168,7 +172,11 @@ impl Array {
     }
 
     /// The array of extents `dims` whose elements are those at `from`, one after the other.
-    pub(super) fn take(&self, dims: Vec<usize>, from: impl Iterator<Item = usize>) -> Result<Array> {
+    pub(super) fn take(
+        &self,
+        dims: Vec<usize>,
+        from: impl Iterator<Item = usize>,
+    ) -> Result<Array> {
         pick(dims, self.dtype, from.map(|i| (self, i)))
     }
 

@@ -22,7 +22,9 @@ struct Rules<'a> {
 
 /// `Cast`.
 pub(super) fn cast(args: &Args<'_>) -> Result<Array> {
-    let to = args.dtype("to")?.ok_or_else(|| Unfolded::invalid("no `to`"))?;
+    let to = args
+        .dtype("to")?
+        .ok_or_else(|| Unfolded::invalid("no `to`"))?;
     convert(args.tensor(0)?, to, rules(args)?)
 }
 
@@ -40,7 +42,9 @@ fn rules<'a>(args: &Args<'a>) -> Result<Rules<'a>> {
 
 /// `BitCast`: the same bits as elements of a type as wide.
 pub(super) fn bit_cast(args: &Args<'_>) -> Result<Array> {
-    let to = args.dtype("to")?.ok_or_else(|| Unfolded::invalid("no `to`"))?;
+    let to = args
+        .dtype("to")?
+        .ok_or_else(|| Unfolded::invalid("no `to`"))?;
     let a = args.tensor(0)?;
     let fits = a.dtype().bits() == to.bits() && width(a.dtype()).is_some() && width(to).is_some();
     match fits {
@@ -76,7 +80,13 @@ fn convert(a: &Array, to: DataType, rules: Rules<'_>) -> Result<Array> {
             (Class::Int, Class::Float) => put(&mut out, to, odd_double(a.int(i)), rules)?,
             (Class::Float, Class::Int) => out.int(integer(a.float(i), to)?),
             (Class::Float, Class::Float) => put(&mut out, to, a.float(i), rules)?,
-            _ => return Err(no_type(if a.class() == Class::Other { a.dtype() } else { to })),
+            _ => {
+                return Err(no_type(if a.class() == Class::Other {
+                    a.dtype()
+                } else {
+                    to
+                }));
+            }
         }
     }
     Ok(out.finish())
@@ -90,9 +100,11 @@ fn put(out: &mut Builder, to: DataType, x: f64, rules: Rules<'_>) -> Result<()> 
     }
     match Small::of(to) {
         None => out.float(x),
-        Some(small) => out.code(small.encode(x, rules.saturate).ok_or_else(|| {
-            Unfolded::Invalid(format!("{x} has no counterpart in {to}"))
-        })?),
+        Some(small) => out.code(
+            small
+                .encode(x, rules.saturate)
+                .ok_or_else(|| Unfolded::Invalid(format!("{x} has no counterpart in {to}")))?,
+        ),
     }
     Ok(())
 }
@@ -177,5 +189,8 @@ fn to_strings(a: &Array) -> Result<Array> {
     }
     Builder::new(DataType::String, a.dims().to_vec())?;
     let text = |i| Bytes::from(a.int(i).to_string());
-    Ok(Array::of_strings(a.dims().to_vec(), (0..a.len()).map(text).collect()))
+    Ok(Array::of_strings(
+        a.dims().to_vec(),
+        (0..a.len()).map(text).collect(),
+    ))
 }

@@ -19,7 +19,9 @@ pub(super) fn broadcast_dims(all: &[&[usize]]) -> Result<Vec<usize>> {
                 (1, _) => *o = d,
                 (o, d) if o == d => {}
                 (o, d) => {
-                    return Err(Unfolded::Invalid(format!("extents {o} and {d} do not agree")));
+                    return Err(Unfolded::Invalid(format!(
+                        "extents {o} and {d} do not agree"
+                    )));
                 }
             }
         }
@@ -238,11 +240,13 @@ pub(super) fn div(args: &Args<'_>) -> Result<Array> {
         return fold_pair(&a, &b, divide, |x, y| x / y);
     }
     let (least, most) = int_range(a.dtype());
-    zip(&a, &b, a.dtype(), |i, j, out| match divide(a.int(i), b.int(j))? {
-        x if x < least || x > most => Err(Unfolded::invalid("division overflows")),
-        x => {
-            out.int(x);
-            Ok(())
+    zip(&a, &b, a.dtype(), |i, j, out| {
+        match divide(a.int(i), b.int(j))? {
+            x if x < least || x > most => Err(Unfolded::invalid("division overflows")),
+            x => {
+                out.int(x);
+                Ok(())
+            }
         }
     })
 }
@@ -272,7 +276,11 @@ pub(super) fn pow(args: &Args<'_>) -> Result<Array> {
     let (a, b) = pair(args, true)?;
     let classes = (a.class(), b.class());
     if classes.0 == Class::Other || classes.1 == Class::Other {
-        return Err(no_type(if classes.0 == Class::Other { a.dtype() } else { b.dtype() }));
+        return Err(no_type(if classes.0 == Class::Other {
+            a.dtype()
+        } else {
+            b.dtype()
+        }));
     }
     let (least, most) = match classes.0 {
         Class::Int => int_range(a.dtype()),
@@ -338,7 +346,11 @@ pub(super) fn select(args: &Args<'_>) -> Result<Array> {
     Builder::new(a.dtype(), dims.clone())?;
     let mut from = Vec::new();
     walk(&dims, [&c, &s, &t], |[c, i, j]| {
-        from.push(if condition.int(c) != 0 { (a, i) } else { (b, j) });
+        from.push(if condition.int(c) != 0 {
+            (a, i)
+        } else {
+            (b, j)
+        });
         Ok(())
     })?;
     pick(dims, a.dtype(), from.into_iter())
@@ -358,10 +370,16 @@ pub(super) fn clip(args: &Args<'_>) -> Result<Array> {
     }
     let mut clipped = a.clone();
     for (i, int, of_floats) in [
-        (1, i128::max as fn(i128, i128) -> i128, maximum as fn(f64, f64) -> f64),
+        (
+            1,
+            i128::max as fn(i128, i128) -> i128,
+            maximum as fn(f64, f64) -> f64,
+        ),
         (2, i128::min, minimum),
     ] {
-        let Some(bound) = args.optional(i)? else { continue };
+        let Some(bound) = args.optional(i)? else {
+            continue;
+        };
         if bound.len() != 1 || bound.dtype() != a.dtype() {
             return Err(Unfolded::invalid("a bound that is no scalar of the type"));
         }
@@ -430,7 +448,9 @@ pub(super) fn erf(x: f64) -> f64 {
 /// `Gelu`, exact or by the hyperbolic tangent.
 pub(super) fn gelu(args: &Args<'_>) -> Result<Array> {
     match args.text("approximate", "none")? {
-        "none" => float(args, |x| 0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2))),
+        "none" => float(args, |x| {
+            0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2))
+        }),
         "tanh" => float(args, |x| {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             0.5 * x * (1.0 + inner.tanh())

@@ -14,7 +14,10 @@ pub(super) fn gather(args: &Args<'_>) -> Result<Array> {
     let (a, indices) = (args.tensor(0)?, args.tensor(1)?);
     let at = args.axis(0, a.rank())?;
     let list = indices.ints()?;
-    let list = list.iter().map(|&i| index(i, a.dims()[at])).collect::<Result<Vec<_>>>()?;
+    let list = list
+        .iter()
+        .map(|&i| index(i, a.dims()[at]))
+        .collect::<Result<Vec<_>>>()?;
     let (outer, inner) = (&a.dims()[..at], &a.dims()[at + 1..]);
     let dims = [outer, indices.dims(), inner].concat();
     Builder::new(a.dtype(), dims.clone())?;
@@ -75,7 +78,11 @@ fn parts(dims: &[usize], indices: &Array, batch: usize) -> Result<Vec<usize>> {
             0 => 0,
             _ => n / each * own[batch - 1],
         };
-        tuple.iter().enumerate().map(place).try_fold(start, |sum, p: Result<usize>| Ok(sum + p?))
+        tuple
+            .iter()
+            .enumerate()
+            .map(place)
+            .try_fold(start, |sum, p: Result<usize>| Ok(sum + p?))
     };
     list.chunks(depth).enumerate().map(part).collect()
 }
@@ -177,7 +184,9 @@ pub(super) fn compress(args: &Args<'_>) -> Result<Array> {
     if condition.dtype() != DataType::Bool || condition.len() > a.dims()[at] {
         return Err(Unfolded::invalid("a condition that does not fit"));
     }
-    let kept: Vec<usize> = (0..condition.len()).filter(|&i| condition.int(i) != 0).collect();
+    let kept: Vec<usize> = (0..condition.len())
+        .filter(|&i| condition.int(i) != 0)
+        .collect();
     let mut dims = a.dims().to_vec();
     dims[at] = kept.len();
     let (outer, inner) = (&a.dims()[..at], &a.dims()[at + 1..]);
@@ -229,7 +238,11 @@ pub(super) fn one_hot(args: &Args<'_>) -> Result<Array> {
     Builder::new(values.dtype(), dims.clone())?;
     let inner = product(&indices.dims()[at..]);
     let hot = |i: usize| {
-        let (o, d, k) = (i / inner / depth as usize, i / inner % depth as usize, i % inner);
+        let (o, d, k) = (
+            i / inner / depth as usize,
+            i / inner % depth as usize,
+            i % inner,
+        );
         let index = list[o * inner + k];
         let index = if index < 0 { index + depth } else { index };
         usize::from(index == d as i64)
@@ -255,7 +268,10 @@ pub(super) fn eye_like(args: &Args<'_>) -> Result<Array> {
 pub(super) fn range(args: &Args<'_>) -> Result<Array> {
     let [start, limit, delta] = [args.tensor(0)?, args.tensor(1)?, args.tensor(2)?];
     let dtype = start.dtype();
-    if [start, limit, delta].iter().any(|a| a.len() != 1 || a.dtype() != dtype) {
+    if [start, limit, delta]
+        .iter()
+        .any(|a| a.len() != 1 || a.dtype() != dtype)
+    {
         return Err(Unfolded::invalid("no three scalars of one type"));
     }
     let no_step = || Unfolded::invalid("a step of 0");

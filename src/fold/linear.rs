@@ -19,8 +19,16 @@ pub(super) fn mat_mul(args: &Args<'_>) -> Result<Array> {
         return Err(Unfolded::invalid("operands that cannot be multiplied"));
     }
     // A vector is a row on the left and a column on the right.
-    let row = if a.rank() == 1 { a.with_dims(vec![1, a.len()]) } else { a.clone() };
-    let column = if b.rank() == 1 { b.with_dims(vec![b.len(), 1]) } else { b.clone() };
+    let row = if a.rank() == 1 {
+        a.with_dims(vec![1, a.len()])
+    } else {
+        a.clone()
+    };
+    let column = if b.rank() == 1 {
+        b.with_dims(vec![b.len(), 1])
+    } else {
+        b.clone()
+    };
     let product = batches(&row, &column)?;
     let mut dims = product.dims().to_vec();
     if b.rank() == 1 {
@@ -102,7 +110,9 @@ pub(super) fn gemm(args: &Args<'_>) -> Result<Array> {
     };
     debug_assert_eq!(strides(&dims).len(), 2);
     for i in 0..product.len() {
-        let bias = added.as_ref().map_or(0.0, |(c, from)| beta * c.float(from[i]));
+        let bias = added
+            .as_ref()
+            .map_or(0.0, |(c, from)| beta * c.float(from[i]));
         out.float(alpha * product.float(i) + bias);
     }
     Ok(out.finish())

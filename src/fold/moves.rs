@@ -97,7 +97,11 @@ pub(super) fn slice(args: &Args<'_>) -> Result<Array> {
     if lengths.iter().any(|&n| n != starts.len()) || starts.len() > a.rank() {
         return Err(Unfolded::invalid("lists of different lengths"));
     }
-    let whole = |&len: &usize| Range { first: 0, step: 1, len };
+    let whole = |&len: &usize| Range {
+        first: 0,
+        step: 1,
+        len,
+    };
     let mut ranges: Vec<Range> = a.dims().iter().map(whole).collect();
     for (i, &at) in which.iter().enumerate() {
         ranges[at] = range(starts[i], ends[i], steps[i], a.dims()[at])?;
@@ -168,7 +172,9 @@ pub(super) fn concat(args: &Args<'_>) -> Result<Array> {
 
 /// `all`, one after the other along `at`.
 pub(super) fn join(all: &[&Array], at: usize) -> Result<Array> {
-    let first = all.first().ok_or_else(|| Unfolded::invalid("nothing to join"))?;
+    let first = all
+        .first()
+        .ok_or_else(|| Unfolded::invalid("nothing to join"))?;
     let mut dims = first.dims().to_vec();
     let mut sum = 0usize;
     for a in all {
@@ -178,7 +184,9 @@ pub(super) fn join(all: &[&Array], at: usize) -> Result<Array> {
         if !fits {
             return Err(Unfolded::invalid("tensors that do not fit together"));
         }
-        sum = sum.checked_add(a.dims()[at]).ok_or(Unfolded::TooLarge(u64::MAX))?;
+        sum = sum
+            .checked_add(a.dims()[at])
+            .ok_or(Unfolded::TooLarge(u64::MAX))?;
     }
     dims[at] = sum;
     Builder::new(first.dtype(), dims.clone())?;
@@ -197,9 +205,17 @@ pub(super) fn join(all: &[&Array], at: usize) -> Result<Array> {
 
 /// `len` places of `a` from `first` on along `at`.
 pub(super) fn part(a: &Array, at: usize, first: usize, len: usize) -> Result<Array> {
-    let whole = |&len: &usize| Range { first: 0, step: 1, len };
+    let whole = |&len: &usize| Range {
+        first: 0,
+        step: 1,
+        len,
+    };
     let mut ranges: Vec<Range> = a.dims().iter().map(whole).collect();
-    ranges[at] = Range { first, step: 1, len };
+    ranges[at] = Range {
+        first,
+        step: 1,
+        len,
+    };
     cut(a, &ranges)
 }
 
@@ -221,7 +237,9 @@ pub(super) fn split(args: &Args<'_>) -> Result<Vec<Value>> {
                 true => args.int("num_outputs", listed)?,
                 false => listed,
             };
-            let n = usize::try_from(n).ok().filter(|&n| n > 0 && n as i64 == listed);
+            let n = usize::try_from(n)
+                .ok()
+                .filter(|&n| n > 0 && n as i64 == listed);
             let n = n.ok_or_else(|| Unfolded::invalid("as many parts as outputs are expected"))?;
             equal_parts(extent, n, args.opset >= 18)?
         }
@@ -257,7 +275,9 @@ fn equal_parts(extent: usize, n: usize, uneven: bool) -> Result<Vec<usize>> {
 pub(super) fn pad(args: &Args<'_>) -> Result<Array> {
     let a = args.tensor(0)?;
     let name = if args.opset < 2 { "paddings" } else { "pads" };
-    let pads = args.list(name, 11, 1)?.ok_or_else(|| Unfolded::invalid("no pads"))?;
+    let pads = args
+        .list(name, 11, 1)?
+        .ok_or_else(|| Unfolded::invalid("no pads"))?;
     let which = match args.opset >= 18 {
         true => args.ints(3)?,
         false => None,
@@ -270,8 +290,11 @@ pub(super) fn pad(args: &Args<'_>) -> Result<Array> {
         return Err(Unfolded::invalid("not two pads for each axis"));
     }
     let mode = args.text("mode", "constant")?;
-    let mut axes: Vec<Vec<Option<usize>>> =
-        a.dims().iter().map(|&d| (0..d).map(Some).collect()).collect();
+    let mut axes: Vec<Vec<Option<usize>>> = a
+        .dims()
+        .iter()
+        .map(|&d| (0..d).map(Some).collect())
+        .collect();
     for (i, &at) in which.iter().enumerate() {
         axes[at] = padded(a.dims()[at], pads[i], pads[i + which.len()], mode)?;
     }
@@ -367,16 +390,23 @@ pub(super) fn trilu(args: &Args<'_>) -> Result<Array> {
 fn image(args: &Args<'_>) -> Result<([usize; 4], usize)> {
     let dims = args.tensor(0)?.dims();
     let dims = <[usize; 4]>::try_from(dims).map_err(|_| Unfolded::invalid("no rank of 4"))?;
-    let block = usize::try_from(args.int("blocksize", 0)?).ok().filter(|&b| b > 0);
+    let block = usize::try_from(args.int("blocksize", 0)?)
+        .ok()
+        .filter(|&b| b > 0);
     let block = block.filter(|b| b.checked_mul(*b).is_some());
-    Ok((dims, block.ok_or_else(|| Unfolded::invalid("no block size"))?))
+    Ok((
+        dims,
+        block.ok_or_else(|| Unfolded::invalid("no block size"))?,
+    ))
 }
 
 /// `DepthToSpace`.
 pub(super) fn depth_to_space(args: &Args<'_>) -> Result<Array> {
     let ([n, c, h, w], b) = image(args)?;
     if c % (b * b) != 0 {
-        return Err(Unfolded::invalid("channels that are no multiple of the block"));
+        return Err(Unfolded::invalid(
+            "channels that are no multiple of the block",
+        ));
     }
     let c = c / (b * b);
     let (dims, perm) = match args.text("mode", "DCR")? {
@@ -392,7 +422,9 @@ pub(super) fn depth_to_space(args: &Args<'_>) -> Result<Array> {
 pub(super) fn space_to_depth(args: &Args<'_>) -> Result<Array> {
     let ([n, c, h, w], b) = image(args)?;
     if h % b != 0 || w % b != 0 {
-        return Err(Unfolded::invalid("an image that is no multiple of the block"));
+        return Err(Unfolded::invalid(
+            "an image that is no multiple of the block",
+        ));
     }
     let split = args.tensor(0)?.with_dims(vec![n, c, h / b, b, w / b, b]);
     let dims = vec![n, c * b * b, h / b, w / b];

@@ -77,7 +77,11 @@ pub(super) fn put_int(dtype: DataType, x: i128, out: &mut Vec<u8>) {
     let x = wrap(dtype, x);
     let x = if dtype.bits() < 8 { x & 0xf } else { x };
     let width = width(dtype).unwrap_or_default();
-    let x = if matches!(dtype, DataType::Uint2 | DataType::Int2) { x & 3 } else { x };
+    let x = if matches!(dtype, DataType::Uint2 | DataType::Int2) {
+        x & 3
+    } else {
+        x
+    };
     out.extend_from_slice(&x.to_le_bytes()[..width]);
 }
 
@@ -227,15 +231,27 @@ impl Small {
     /// The number with code `code`.
     pub(super) fn decode(&self, code: u8) -> f64 {
         if self.is_power() {
-            return if code == 0xff { f64::NAN } else { power(i32::from(code) - 127) };
+            return if code == 0xff {
+                f64::NAN
+            } else {
+                power(i32::from(code) - 127)
+            };
         }
         let magnitude = code & (self.sign_bit() - 1);
-        let sign = if code & self.sign_bit() == 0 { 1.0 } else { -1.0 };
+        let sign = if code & self.sign_bit() == 0 {
+            1.0
+        } else {
+            -1.0
+        };
         if self.unsigned_zero && code == 0x80 {
             return f64::NAN;
         }
         if magnitude > self.max {
-            return if self.infinity == Some(magnitude) { sign * f64::INFINITY } else { f64::NAN };
+            return if self.infinity == Some(magnitude) {
+                sign * f64::INFINITY
+            } else {
+                f64::NAN
+            };
         }
         let fraction = f64::from(magnitude & ((1 << self.mantissa) - 1));
         let exponent = i32::from(magnitude >> self.mantissa);
@@ -255,7 +271,11 @@ impl Small {
         if x.is_nan() {
             return self.nan;
         }
-        let sign = if x.is_sign_negative() { self.sign_bit() } else { 0 };
+        let sign = if x.is_sign_negative() {
+            self.sign_bit()
+        } else {
+            0
+        };
         if x.is_infinite() && self.unsigned_zero {
             return match saturate {
                 true => Some(sign | self.max),
@@ -269,10 +289,13 @@ impl Small {
         // Also right when rounding carries into the exponent.
         let code = (f64::from(exponent - least) * f64::from(1u32 << self.mantissa)) + quanta;
         if code > f64::from(self.max) {
-            let beyond = self.infinity.map(|i| i | sign).or(self.nan.map(|n| match self.unsigned_zero {
-                true => n,
-                false => n | sign,
-            }));
+            let beyond =
+                self.infinity
+                    .map(|i| i | sign)
+                    .or(self.nan.map(|n| match self.unsigned_zero {
+                        true => n,
+                        false => n | sign,
+                    }));
             return match saturate || self.nan.is_none() {
                 true => Some(sign | self.max),
                 false => beyond,
@@ -297,7 +320,13 @@ mod tests {
     #[test]
     fn codes_of_small_floats_come_back() {
         use DataType::*;
-        for dtype in [Float8e4m3fn, Float8e4m3fnuz, Float8e5m2, Float8e5m2fnuz, Float4e2m1] {
+        for dtype in [
+            Float8e4m3fn,
+            Float8e4m3fnuz,
+            Float8e5m2,
+            Float8e5m2fnuz,
+            Float4e2m1,
+        ] {
             let small = Small::of(dtype).unwrap();
             for code in 0..=(small.sign_bit() - 1) | small.sign_bit() {
                 let x = small.decode(code);
@@ -337,7 +366,10 @@ mod tests {
         assert_eq!(wrap(DataType::Uint64, -1), u64::MAX.into());
         assert_eq!(wrap(DataType::Int4, 9), -7);
         assert_eq!(wrap(DataType::Bool, 7), 1);
-        assert_eq!(int(DataType::Int64, &i64::MIN.to_le_bytes()), i64::MIN.into());
+        assert_eq!(
+            int(DataType::Int64, &i64::MIN.to_le_bytes()),
+            i64::MIN.into()
+        );
         let mut out = Vec::new();
         put_int(DataType::Int4, -1, &mut out);
         put_int(DataType::Int2, -2, &mut out);

@@ -22,7 +22,11 @@ impl Lines {
     pub(super) fn of(a: &Array, at: usize) -> Lines {
         match a.dims().contains(&0) {
             // Extents of nothing need not have a product.
-            true => Lines { outer: 0, extent: a.dims()[at], inner: 1 },
+            true => Lines {
+                outer: 0,
+                extent: a.dims()[at],
+                inner: 1,
+            },
             false => Lines {
                 outer: product(&a.dims()[..at]),
                 extent: a.dims()[at],
@@ -49,7 +53,8 @@ fn order(a: &Array, i: usize, j: usize) -> Ordering {
         Class::Int => a.int(i).cmp(&a.int(j)),
         _ => {
             let (x, y) = (a.float(i), a.float(j));
-            x.partial_cmp(&y).unwrap_or_else(|| x.is_nan().cmp(&y.is_nan()))
+            x.partial_cmp(&y)
+                .unwrap_or_else(|| x.is_nan().cmp(&y.is_nan()))
         }
     }
 }
@@ -98,10 +103,14 @@ pub(super) fn top_k(args: &Args<'_>) -> Result<Vec<Value>> {
         false => Some(args.int("k", -1)?),
     };
     let lines = Lines::of(a, at);
-    let k = k.and_then(|k| usize::try_from(k).ok()).filter(|&k| k <= lines.extent);
+    let k = k
+        .and_then(|k| usize::try_from(k).ok())
+        .filter(|&k| k <= lines.extent);
     let k = k.ok_or_else(|| Unfolded::invalid("more elements than there are"))?;
     if args.int("sorted", 1)? == 0 {
-        return Err(Unfolded::Unsupported("an order that is left open".to_owned()));
+        return Err(Unfolded::Unsupported(
+            "an order that is left open".to_owned(),
+        ));
     }
     let largest = args.int("largest", 1)? != 0;
     let step = lines.step();
@@ -122,7 +131,11 @@ pub(super) fn top_k(args: &Args<'_>) -> Result<Vec<Value>> {
     let mut places = Vec::new();
     for group in chosen.chunks(inner) {
         for n in 0..k {
-            places.extend(group.iter().map(|(start, line)| (start + line[n] * step, line[n])));
+            places.extend(
+                group
+                    .iter()
+                    .map(|(start, line)| (start + line[n] * step, line[n])),
+            );
         }
     }
     let values = a.take(dims.clone(), places.iter().map(|p| p.0))?;
@@ -139,13 +152,22 @@ pub(super) fn running(
 ) -> Result<Array> {
     let a = args.tensor(0)?;
     sortable(a)?;
-    let at = args.int_operand(1)?.ok_or_else(|| Unfolded::invalid("no axis"))?;
+    let at = args
+        .int_operand(1)?
+        .ok_or_else(|| Unfolded::invalid("no axis"))?;
     let lines = Lines::of(a, axis(at, a.rank())?);
     let exclusive = args.int("exclusive", 0)? != 0;
     let reverse = args.int("reverse", 0)? != 0;
     let step = lines.step();
     let mut ints = vec![0i128; if a.class() == Class::Int { a.len() } else { 0 }];
-    let mut floats = vec![0f64; if a.class() == Class::Float { a.len() } else { 0 }];
+    let mut floats = vec![
+        0f64;
+        if a.class() == Class::Float {
+            a.len()
+        } else {
+            0
+        }
+    ];
     for start in lines.starts() {
         let (mut i_sum, mut f_sum) = (i128::from(first), f64::from(first));
         for n in 0..lines.extent {

@@ -235,9 +235,13 @@ pub(super) fn normalize(args: &Args<'_>, each: fn(&mut [f64])) -> Result<Array> 
     let mut line = vec![0.0; lines.extent];
     for start in lines.starts() {
         let place = |i: usize| start + i * lines.step();
-        line.iter_mut().enumerate().for_each(|(i, x)| *x = flat.float(place(i)));
+        line.iter_mut()
+            .enumerate()
+            .for_each(|(i, x)| *x = flat.float(place(i)));
         each(&mut line);
-        line.iter().enumerate().for_each(|(i, &x)| all[place(i)] = x);
+        line.iter()
+            .enumerate()
+            .for_each(|(i, &x)| all[place(i)] = x);
     }
     let mut out = Builder::new(a.dtype(), a.dims().to_vec())?;
     all.into_iter().for_each(|x| out.float(x));
@@ -260,5 +264,7 @@ pub(super) fn log_softmax(line: &mut [f64]) {
 pub(super) fn hardmax(line: &mut [f64]) {
     let better = |best: usize, i: usize| if line[i] > line[best] { i } else { best };
     let best = (0..line.len()).fold(0, better);
-    line.iter_mut().enumerate().for_each(|(i, x)| *x = f64::from(i == best));
+    line.iter_mut()
+        .enumerate()
+        .for_each(|(i, x)| *x = f64::from(i == best));
 }

@@ -21,7 +21,9 @@ pub(super) fn empty(_: &Args<'_>) -> Result<Vec<Value>> {
 /// `SequenceAt`.
 pub(super) fn at(args: &Args<'_>) -> Result<Array> {
     let list = args.sequence(0)?;
-    let at = args.int_operand(1)?.ok_or_else(|| Unfolded::invalid("no position"))?;
+    let at = args
+        .int_operand(1)?
+        .ok_or_else(|| Unfolded::invalid("no position"))?;
     Ok(list[index(at, list.len())?].clone())
 }
 
@@ -111,6 +113,8 @@ pub(super) fn concat(args: &Args<'_>) -> Result<Array> {
 
 /// `Identity`, of sequences too.
 pub(super) fn identity(args: &Args<'_>) -> Result<Vec<Value>> {
-    let value = args.value(0).ok_or_else(|| Unfolded::invalid("no operand"))?;
+    let value = args
+        .value(0)
+        .ok_or_else(|| Unfolded::invalid("no operand"))?;
     Ok(vec![value.clone()])
 }

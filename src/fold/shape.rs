@@ -74,11 +74,19 @@ fn squeeze(args: &Args<'_>, dims: &[usize]) -> Result<Vec<usize>> {
 }
 
 fn unsqueeze(args: &Args<'_>, dims: &[usize]) -> Result<Vec<usize>> {
-    let list = args.list("axes", 13, 1)?.ok_or_else(|| Unfolded::invalid("no axes"))?;
+    let list = args
+        .list("axes", 13, 1)?
+        .ok_or_else(|| Unfolded::invalid("no axes"))?;
     let rank = dims.len() + list.len();
     let new = axes(&list, rank)?;
     let mut rest = dims.iter().copied();
-    let extent = |a| if new.contains(&a) { Some(1) } else { rest.next() };
+    let extent = |a| {
+        if new.contains(&a) {
+            Some(1)
+        } else {
+            rest.next()
+        }
+    };
     Ok((0..rank).filter_map(extent).collect())
 }
 

@@ -139,7 +139,9 @@ impl Evaluated {
                     debug_assert_eq!(count, Some(whole));
                     let width = operand.dtype.bits() / 8;
                     let bytes = match data {
-                        Data::Bytes(all) => all.slice((from * width) as usize..(to * width) as usize),
+                        Data::Bytes(all) => {
+                            all.slice((from * width) as usize..(to * width) as usize)
+                        }
                         _ => {
                             let mut bytes = vec![0; ((to - from) * width) as usize];
                             data.read_at(from * width, &mut bytes)?;
@@ -167,7 +169,9 @@ impl Evaluated {
         for operand in &self.operands {
             values.push(match operand {
                 None => None,
-                Some(tensor) => Some(Value::Tensor(Array::read(tensor)?.map_err(|e| self.failed(&e))?)),
+                Some(tensor) => Some(Value::Tensor(
+                    Array::read(tensor)?.map_err(|e| self.failed(&e))?,
+                )),
             });
         }
         let inputs: Vec<Option<&Value>> = values.iter().map(Option::as_ref).collect();
@@ -258,7 +262,10 @@ impl Produce for Evaluated {
             let Elements::Data(Data::Bytes(bytes)) = part.to_tensor().elements else {
                 return Err(self.failed(&Unfolded::Unknown));
             };
-            let (start, stop) = ((from * width).max(offset), (to * width).min(offset + out.len() as u64));
+            let (start, stop) = (
+                (from * width).max(offset),
+                (to * width).min(offset + out.len() as u64),
+            );
             let source = &bytes[(start - from * width) as usize..(stop - from * width) as usize];
             out[(start - offset) as usize..(stop - offset) as usize].copy_from_slice(source);
             from = to;

@@ -46,13 +46,25 @@ pub fn transposed(source: &Tensor, perm: &[usize]) -> Option<Tensor> {
     let moved: Vec<usize> = perm.iter().copied().filter(|&p| extents[p] != 1).collect();
     let mut sorted = moved.clone();
     sorted.sort_unstable();
-    let lead = moved.iter().zip(&sorted).take_while(|(a, b)| a == b).count();
-    let tail = moved.iter().rev().zip(sorted.iter().rev()).take_while(|(a, b)| a == b).count();
+    let lead = moved
+        .iter()
+        .zip(&sorted)
+        .take_while(|(a, b)| a == b)
+        .count();
+    let tail = moved
+        .iter()
+        .rev()
+        .zip(sorted.iter().rev())
+        .take_while(|(a, b)| a == b)
+        .count();
     let dims = perm.iter().map(|&p| source.dims[p]).collect();
     if lead == moved.len() {
         return Some(Tensor::new(source.dtype, dims, data.clone()));
     }
-    let (from, to) = (&sorted[lead..sorted.len() - tail], &moved[lead..moved.len() - tail]);
+    let (from, to) = (
+        &sorted[lead..sorted.len() - tail],
+        &moved[lead..moved.len() - tail],
+    );
     // Rows first in the source, columns first in the result.
     let split = from.iter().position(|a| *a == to[0])?;
     if [&from[split..], &from[..split]].concat() != to {
@@ -71,7 +83,11 @@ pub fn transposed(source: &Tensor, perm: &[usize]) -> Option<Tensor> {
         item,
         step: (TILE / (rows * item)).clamp(1, columns),
     });
-    Some(Tensor::new(source.dtype, dims, Data::Computed { recipe, output: 0 }))
+    Some(Tensor::new(
+        source.dtype,
+        dims,
+        Data::Computed { recipe, output: 0 },
+    ))
 }
 
 impl Transposed {
@@ -115,7 +131,10 @@ impl Transposed {
             let from = base + (at + row as u64) * line + skip;
             self.source.read_at(from, bytes)?;
             for (i, bytes) in bytes.chunks(span as usize).enumerate() {
-                for (j, source) in bytes[before..before + stretch as usize].chunks(item).enumerate() {
+                for (j, source) in bytes[before..before + stretch as usize]
+                    .chunks(item)
+                    .enumerate()
+                {
                     out[(j * height + row + i) * item..][..item].copy_from_slice(source);
                 }
             }
@@ -128,7 +147,11 @@ impl Transposed {
     fn place(&self, item: u64) -> (u64, u64, u64) {
         let in_matrix = item % (self.rows * self.columns);
         let matrix = item / (self.rows * self.columns);
-        (matrix * self.matrix(), in_matrix / self.rows, in_matrix % self.rows)
+        (
+            matrix * self.matrix(),
+            in_matrix / self.rows,
+            in_matrix % self.rows,
+        )
     }
 }
 
@@ -236,11 +259,20 @@ mod tests {
                 }
                 assert!(tiles == expected, "{dims:?} {perm:?}: tiles");
             }
-            for (from, n) in [(0, 1), (len / 3, len / 2), (len - 5, 5), (1, 9), (len / 2, 64)] {
+            for (from, n) in [
+                (0, 1),
+                (len / 3, len / 2),
+                (len - 5, 5),
+                (1, 9),
+                (len / 2, 64),
+            ] {
                 let n = n.min(len - from);
                 let mut out = vec![0; n];
                 data.read_at(from as u64, &mut out).unwrap();
-                assert!(out == expected[from..from + n], "{dims:?} {perm:?}: {n} from {from}");
+                assert!(
+                    out == expected[from..from + n],
+                    "{dims:?} {perm:?}: {n} from {from}"
+                );
             }
         }
     }

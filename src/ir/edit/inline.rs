@@ -40,7 +40,10 @@ pub fn inline_branch(model: &mut Model, node: NodeId, branch: GraphId) -> Result
     let described: Vec<ValueId> = described.into_iter().filter(kept).collect();
     let described: Vec<ValueId> = {
         let listed = &model.graphs[graph].value_info;
-        described.into_iter().filter(|v| !listed.contains(v)).collect()
+        described
+            .into_iter()
+            .filter(|v| !listed.contains(v))
+            .collect()
     };
     model.graphs[graph].value_info.extend(described);
     // What only the condition and the other branch read is not needed any more.
@@ -132,7 +135,11 @@ fn settle_constants(model: &mut Model, graph: GraphId, branch: GraphId) -> Vec<N
 /// Makes what `branch` gives the results of `node`. Returns copies that this takes.
 fn connect(model: &mut Model, node: NodeId, branch: GraphId) -> Vec<NodeId> {
     let graph = model.nodes[node].graph;
-    let given: Vec<ValueId> = model.graphs[branch].outputs.iter().map(|o| o.value).collect();
+    let given: Vec<ValueId> = model.graphs[branch]
+        .outputs
+        .iter()
+        .map(|o| o.value)
+        .collect();
     let results = model.nodes[node].outputs.clone();
     model.graphs[branch].outputs.clear();
     let uses = Uses::of(model);
@@ -159,7 +166,10 @@ fn connect(model: &mut Model, node: NodeId, branch: GraphId) -> Vec<NodeId> {
             _ => {
                 // An initializer, which is in its new graph already.
                 let initializers = &mut model.graphs[graph].initializers;
-                initializers.iter_mut().filter(|v| **v == from).for_each(|v| *v = to);
+                initializers
+                    .iter_mut()
+                    .filter(|v| **v == from)
+                    .for_each(|v| *v = to);
                 model.values[to].constant = model.values[from].constant.take();
                 model.values[to].def = Def::Initializer(graph);
             }
