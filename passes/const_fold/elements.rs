@@ -143,7 +143,9 @@ fn split(model: &Model, values: &Values, uses: &Uses, node: NodeId) -> Result<Op
             None => return Ok(None),
         }
     }
-    Ok((!parts.is_empty()).then_some(Rewrite::Split {
+    // Names for parts that nobody reads would be more than what goes.
+    let most = parts.len() * 2 >= lengths.len();
+    Ok((most && !parts.is_empty()).then_some(Rewrite::Split {
         node,
         lengths,
         parts,

@@ -273,3 +273,85 @@ impl Produce for Evaluated {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Attribute, AttributeValue};
+
+    fn node(op: &str) -> Node {
+        let mut node = Node::new(crate::ir::Model::new(10, 21).main, "", op);
+        node.outputs = vec![None];
+        node
+    }
+
+    fn floats(count: usize) -> Tensor {
+        let elements: Vec<f32> = (0..count).map(|i| i as f32 * 0.37 - 1000.0).collect();
+        Tensor::from_f32(vec![count as i64], &elements)
+    }
+
+    /// Any range is what the tiles make, and both are what the operator makes of the whole.
+    fn check(made: &Tensor, expected: &[u8]) {
+        let data = made.data().unwrap();
+        assert!(data.read_all().unwrap() == expected);
+        let Data::Computed { recipe, output } = data else {
+            panic!("a recipe")
+        };
+        let mut tiles = Vec::new();
+        for tile in 0..recipe.tiles() {
+            let mut out: Vec<Vec<u8>> = (0..recipe.outputs())
+                .map(|o| vec![0; recipe.range(tile, o).count()])
+                .collect();
+            let mut slices: Vec<&mut [u8]> = out.iter_mut().map(Vec::as_mut_slice).collect();
+            recipe.produce(tile, &mut slices).unwrap();
+            tiles.extend_from_slice(&out[*output]);
+        }
+        assert!(tiles == expected, "tiles");
+        let len = expected.len();
+        for (from, n) in [(0, 1), (3, 5), (len / 3, len / 2), (len - 3, 3)] {
+            let mut out = vec![0; n];
+            data.read_at(from as u64, &mut out).unwrap();
+            assert!(out == expected[from..from + n], "{n} from {from}");
+        }
+    }
+
+    #[test]
+    fn in_parts() {
+        let count = TILE as usize * 2 + 9;
+        let (source, two) = (floats(count), Tensor::from_f32(vec![], &[2.0]));
+        let made = streamed(&node("Mul"), 21, &[Some(source.clone()), Some(two)]).unwrap();
+        let each = |i: usize| ((i as f32 * 0.37 - 1000.0) * 2.0).to_le_bytes();
+        check(&made.unwrap(), &(0..count).flat_map(each).collect::<Vec<u8>>());
+        let mut cast = node("Cast");
+        cast.attributes = vec![Attribute::new("to", AttributeValue::Int(10))];
+        let made = streamed(&cast, 21, &[Some(source)]).unwrap().unwrap();
+        assert_eq!(made.dtype, DataType::Float16);
+        let each = |i: usize| half::f16::from_f32(i as f32 * 0.37 - 1000.0).to_le_bytes();
+        check(&made, &(0..count).flat_map(each).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn what_may_fail_is_not_streamed() {
+        let mut cast = node("Cast");
+        cast.attributes = vec![Attribute::new("to", AttributeValue::Int(7))];
+        assert!(streamed(&cast, 21, &[Some(floats(9))]).unwrap().is_none());
+        let ints = Tensor::from_i64(vec![3], &[1, 2, 3]);
+        let operands = [Some(ints.clone()), Some(ints)];
+        assert!(streamed(&node("Div"), 21, &operands).unwrap().is_none());
+        let operands = [Some(floats(9)), Some(floats(3))];
+        assert!(streamed(&node("Add"), 21, &operands).unwrap().is_none());
+        assert!(streamed(&node("Softmax"), 21, &[Some(floats(9))]).unwrap().is_none());
+    }
+
+    #[test]
+    fn as_a_whole() {
+        let parts = Tensor::from_i64(vec![2], &[4, 5]);
+        let mut split = node("Split");
+        split.outputs = vec![None; 2];
+        let types = vec![(DataType::Float, vec![4]), (DataType::Float, vec![5])];
+        let made = evaluated(&split, 21, vec![Some(floats(9)), Some(parts)], types);
+        let all = floats(9).data().unwrap().read_all().unwrap();
+        check(&made[0], &all[..16]);
+        check(&made[1], &all[16..]);
+    }
+}
