@@ -60,7 +60,7 @@ pub static PIPELINES: &[PipelineInfo] = &[
         name: "clean-exact",
         summary: "the part of clean after which a model computes the same bit for bit",
         text: "strip-attrs,share-weights,(const-fold{exact},fold-shapes,identity,cse,fuse-reduce,fuse-pad,\
-               reassociate,dce)*",
+               reassociate{rounded=false},dce)*",
     },
 ];
 

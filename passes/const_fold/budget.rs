@@ -201,9 +201,11 @@ impl<'m> Budget<'m> {
 
     /// Bytes that the constants in the place of `node` take, at most.
     fn added(&self, node: NodeId) -> u64 {
+        // A `Constant` node around the tensor: operator, attribute, keys and lengths.
+        let name = self.model.nodes[node].name.as_ref();
         let extra = match self.becomes_initializers(node) {
             true => 0,
-            false => node_size(self.model, node).min(64) + 40,
+            false => 40 + name.map_or(0, |n| n.len() as u64 + 2),
         };
         let entry = |v: ValueId| match self.values.get(v) {
             Some(Known::Tensor(t)) => {

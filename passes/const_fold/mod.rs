@@ -52,7 +52,7 @@ a large value that only leads to a small one (a mask that is sliced, a shape tha
 from) is passed through, and one that would make the file larger stays a node. `Constant`
 nodes become initializers. An `If` whose condition is constant gives way to its branch.
 `SequenceAt` of a sequence that a node has just made, with a constant position, becomes the
-element.
+element; of the parts of a `SplitToSequence`, a result of a `Split` or a `Gather`.
 
 A weight that is cast, transposed, scaled or given another shape is not computed here but
 while the model is written, a piece at a time.
@@ -69,16 +69,22 @@ and up to IR version 3, constants are `Constant` nodes and not initializers.
 ## Statistics
 
 `folded`: nodes evaluated. `lifted`: `Constant` nodes made initializers. `recipes`: results
-that are computed when the model is written. `inlined`: `If` nodes. `elements`: `SequenceAt`
-nodes.
+that are computed when the model is written. `inlined`: `If` nodes. `elements`: elements of
+sequences.
 
 ## Example
 
 ```text
-s = Shape (W)                 int64[2] W; float[2,1] E
-a = Gather (s, zero)          
-b = Neg (E)                   E is -1, -1
-y = Expand (b, s)             y stays an Expand of `b`, when `W` is larger than that
+one = Constant <value_float = 1.0> ()
+big = Expand (one, shape)                  int64[2] shape = {512, 512}
+low = Trilu <upper = 0> (big)              read by x and by y
+x = ReduceSum (low)
+y = Mul (a, low)
+
+float one = {1.0}, float[1,1] x = {131328.0}
+big = Expand (one, shape)                  the mask itself stays a computation
+low = Trilu <upper = 0> (big)
+y = Mul (a, low)
 ```
 ";
 
@@ -100,7 +106,7 @@ impl Pass for ConstFold {
             // A branch that is inlined shows constants to what follows.
             let inlined = branches::inline(model, &values, cx)?;
             let taken = match inlined {
-                0 => elements::take(model, &values, cx),
+                0 => elements::take(model, &values, cx)?,
                 _ => 0,
             };
             if inlined + taken > 0 {

@@ -37,6 +37,8 @@ pub(super) enum Known {
 
 /// The constants of a model.
 pub(super) struct Values {
+    /// What shapes tell.
+    pub(super) facts: Facts,
     known: SideTable<ValueId, Option<Known>>,
     /// Nodes that were evaluated, `Constant` nodes included.
     evaluated: SideTable<NodeId, bool>,
@@ -53,8 +55,8 @@ impl Values {
         let mut analysis = Analysis {
             model,
             exact,
-            facts: infer::facts(model),
             values: Values {
+                facts: infer::facts(model),
                 known: SideTable::new(None),
                 evaluated: SideTable::new(false),
                 failed: Vec::new(),
@@ -92,19 +94,24 @@ impl Values {
         }
     }
 
-    /// The only element of `value`, a small tensor of integers or booleans.
+    /// The elements of `value`, a small tensor of integers or booleans.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(super) fn ints(&self, value: ValueId) -> Result<Option<Vec<i64>>> {
+        let Some(tensor) = self.tensor(value).filter(|t| t.byte_len() <= HELD) else {
+            return Ok(None);
+        };
+        Ok(Array::read(tensor)?.and_then(|array| array.ints()).ok())
+    }
+
+    /// The only element of `value`, an integer or a boolean.
+    ///
+    /// # Errors
+    /// It cannot be read.
     pub(super) fn int(&self, value: ValueId) -> Result<Option<i64>> {
-        let Some(tensor) = self.tensor(value).filter(|t| t.element_count() == Some(1)) else {
-            return Ok(None);
-        };
-        let Some(data) = tensor.data() else {
-            return Ok(None);
-        };
-        let bytes = data.read_all()?;
-        Ok(match (tensor.dtype, &bytes[..]) {
-            (DataType::Bool, &[b]) => Some((b != 0).into()),
-            (DataType::Int32, &[a, b, c, d]) => Some(i32::from_le_bytes([a, b, c, d]).into()),
-            (DataType::Int64, bytes) => bytes.try_into().ok().map(i64::from_le_bytes),
+        Ok(match self.ints(value)?.as_deref() {
+            Some(&[one]) => Some(one),
             _ => None,
         })
     }
@@ -133,7 +140,10 @@ impl Values {
                 Some(remark(*node, Reason::FoldTooLarge, message))
             }
         });
-        let grown = choice.kept.iter().map(|&(node, bytes)| {
+        // One more copy of a constant under another name is not what anybody wants.
+        let copies = |node: NodeId| model.nodes[node].is("Identity");
+        let kept = choice.kept.iter().filter(|k| !copies(k.0));
+        let grown = kept.map(|&(node, bytes)| {
             let message = format!("constant, but its {bytes} bytes would make the file larger");
             remark(node, Reason::FoldGrows, message)
         });
@@ -178,8 +188,6 @@ pub(super) fn constant_node(node: &Node) -> Option<Tensor> {
 struct Analysis<'m> {
     model: &'m Model,
     exact: bool,
-    /// What shapes tell.
-    facts: Facts,
     values: Values,
     opsets: HashMap<GraphId, Option<i64>>,
     /// Large results that were computed, the newest last.
@@ -210,7 +218,7 @@ impl Analysis<'_> {
         };
         let known = |v: &Option<ValueId>| v.is_none_or(|v| self.values.known[v].is_some());
         if !n.inputs.iter().all(known) || n.outputs.is_empty() {
-            self.from_shapes(node);
+            self.learn_from_shapes(node);
             return Ok(());
         }
         if !self.may_fold(n, opset) {
@@ -228,11 +236,11 @@ impl Analysis<'_> {
 
     /// The result of `node` as far as shapes tell it: the extents of something that is not
     /// constant itself.
-    fn from_shapes(&mut self, node: NodeId) {
+    fn learn_from_shapes(&mut self, node: NodeId) {
         let &[Some(output)] = &self.model.nodes[node].outputs[..] else {
             return;
         };
-        let facts = &self.facts;
+        let facts = &self.values.facts;
         let elements = facts.elements(output).unwrap_or_default().iter();
         let (Some(dims), Some(dtype)) = (facts.dims(output), facts.dtype(output)) else {
             return;

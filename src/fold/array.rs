@@ -145,8 +145,11 @@ impl Array {
         number::float(self.dtype, self.element(i))
     }
 
-    /// All elements of an array of integers, each of which fits.
-    pub(super) fn ints(&self) -> Result<Vec<i64>> {
+    /// All elements of an array of integers or truth values.
+    ///
+    /// # Errors
+    /// It is one of something else, or one does not fit.
+    pub fn ints(&self) -> Result<Vec<i64>> {
         if self.class() != Class::Int {
             let what = format!("{} where integers are expected", self.dtype);
             return Err(Unfolded::Invalid(what));
@@ -278,7 +281,7 @@ impl Builder {
     pub(super) fn finish(self) -> Array {
         debug_assert_eq!(
             self.bytes.len(),
-            self.dims.iter().product::<usize>() * width(self.dtype).unwrap_or_default()
+            product(&self.dims) * width(self.dtype).unwrap_or_default()
         );
         Array {
             dtype: self.dtype,

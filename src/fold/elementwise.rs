@@ -323,13 +323,13 @@ fn int_power(dtype: DataType, base: i128, exponent: i128) -> Result<i128> {
 
 /// `BitShift`; a shift by the width or more leaves nothing, or the sign.
 pub(super) fn shift(args: &Args<'_>) -> Result<Array> {
-    fn by(y: i128) -> Result<u32> {
-        let places = u32::try_from(y.min(64));
-        places.map_err(|_| Unfolded::invalid("a shift by a negative number"))
+    // A negative number counts as one beyond the width.
+    fn by(y: i128) -> u32 {
+        u32::try_from(y.min(64)).unwrap_or(64)
     }
     match args.text("direction", "")? {
-        "LEFT" => binary_int(args, |x, y| Ok(if by(y)? < 64 { x << y } else { 0 })),
-        "RIGHT" => binary_int(args, |x, y| Ok(x >> by(y)?)),
+        "LEFT" => binary_int(args, |x, y| Ok(x << by(y))),
+        "RIGHT" => binary_int(args, |x, y| Ok(x >> by(y))),
         other => Err(Unfolded::Invalid(format!("direction `{other}`"))),
     }
 }

@@ -5,7 +5,7 @@ use super::{
     args::{Args, index},
     array::{Builder, count, pick, product, strides},
     elementwise::{maximum, minimum, no_type},
-    number::Class,
+    number::{Class, FloatOp, IntOp},
 };
 use crate::ir::DataType;
 
@@ -118,7 +118,7 @@ fn scatter(args: &Args<'_>, to: &[usize]) -> Result<Array> {
         }
         return pick(a.dims().to_vec(), a.dtype(), from.into_iter());
     }
-    let (int, float): (fn(i128, i128) -> i128, fn(f64, f64) -> f64) = match reduction {
+    let (int, float): (IntOp, FloatOp) = match reduction {
         "add" => (i128::wrapping_add, |x, y| x + y),
         "mul" => (i128::wrapping_mul, |x, y| x * y),
         "max" => (i128::max, maximum),

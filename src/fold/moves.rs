@@ -258,7 +258,7 @@ pub(super) fn split(args: &Args<'_>) -> Result<Vec<Value>> {
 
 /// `extent` in `n` equal parts, of which the last may be shorter when `uneven`.
 fn equal_parts(extent: usize, n: usize, uneven: bool) -> Result<Vec<usize>> {
-    if extent % n != 0 && !uneven {
+    if !extent.is_multiple_of(n) && !uneven {
         return Err(Unfolded::invalid("parts that are not equal"));
     }
     let size = extent.div_ceil(n);

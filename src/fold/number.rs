@@ -9,6 +9,11 @@ use half::{bf16, f16};
 
 use crate::ir::DataType;
 
+/// An operation on two integers.
+pub(super) type IntOp = fn(i128, i128) -> i128;
+/// An operation on two floating-point numbers.
+pub(super) type FloatOp = fn(f64, f64) -> f64;
+
 /// What kind of number the elements of a type are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
@@ -74,15 +79,12 @@ pub(super) fn wrap(dtype: DataType, x: i128) -> i128 {
 
 /// Appends `x`, wrapped, as an element of the integer type `dtype`.
 pub(super) fn put_int(dtype: DataType, x: i128, out: &mut Vec<u8>) {
-    let x = wrap(dtype, x);
-    let x = if dtype.bits() < 8 { x & 0xf } else { x };
-    let width = width(dtype).unwrap_or_default();
-    let x = if matches!(dtype, DataType::Uint2 | DataType::Int2) {
-        x & 3
-    } else {
-        x
+    let x = match dtype.bits() {
+        // Alone in a byte, without a sign before it.
+        bits @ 1..8 => x & ((1 << bits) - 1),
+        _ => wrap(dtype, x),
     };
-    out.extend_from_slice(&x.to_le_bytes()[..width]);
+    out.extend_from_slice(&x.to_le_bytes()[..width(dtype).unwrap_or_default()]);
 }
 
 /// The number that `bytes`, one element of the floating-point type `dtype`, hold.

@@ -6,20 +6,25 @@ use super::{
     args::{Args, axes, axis},
     array::{Builder, places, product, strides},
     elementwise::{floats, maximum, minimum, no_type},
-    number::{Class, int_range, wrap},
+    number::{Class, FloatOp, IntOp, int_range, wrap},
     order::Lines,
 };
 use crate::ir::DataType;
+
+/// Of integers: what each element becomes, and how two are combined into one.
+type IntSteps = (fn(i128) -> i128, IntOp);
+/// The same of floating-point numbers.
+type FloatSteps = (fn(f64) -> f64, FloatOp);
 
 /// What a reduction does.
 #[derive(Clone, Copy)]
 pub(super) struct Reduction {
     /// The opset from which on axes are an operand.
     pub(super) axes_since: i64,
-    /// Of integers: each element becomes, then two are combined into one.
-    pub(super) int: Option<(fn(i128) -> i128, fn(i128, i128) -> i128)>,
-    /// The same of floating-point numbers.
-    pub(super) float: (fn(f64) -> f64, fn(f64, f64) -> f64),
+    /// Of integers, when it takes some.
+    pub(super) int: Option<IntSteps>,
+    /// Of floating-point numbers.
+    pub(super) float: FloatSteps,
     /// What is made of the combination of so many elements.
     pub(super) last: fn(f64, usize) -> f64,
     /// The result for no elements.

@@ -412,13 +412,15 @@ fn feed(mut node: Node, value: ValueId) -> Node {
     node
 }
 
-/// The values of outer graphs that `graph` uses, once for each use. What is inside goes
-/// with the graph and is not among them.
-fn captured_uses(model: &Model, graph: GraphId) -> Vec<ValueId> {
+/// The values of outer graphs that `graph` uses, once for each use, but for what `erased` nodes
+/// use. What is inside goes with the graph and is not among them.
+fn captured_uses(model: &Model, graph: GraphId, erased: &SideTable<NodeId, bool>) -> Vec<ValueId> {
     let mut uses = Vec::new();
-    for inner in model.graphs_within(graph) {
-        for &node in &model.graphs[inner].nodes {
+    let mut graphs = vec![graph];
+    while let Some(inner) = graphs.pop() {
+        for &node in model.graphs[inner].nodes.iter().filter(|&&n| !erased[n]) {
             uses.extend(model.nodes[node].inputs.iter().flatten());
+            graphs.extend(model.nodes[node].subgraphs());
         }
         uses.extend(model.graphs[inner].outputs.iter().map(|o| o.value));
     }
@@ -456,7 +458,9 @@ pub fn remove_unused(model: &mut Model, candidates: &[ValueId]) -> Vec<ValueId> 
                 erased[node] = true;
                 // Captures of its subgraphs become unused with it.
                 let graphs: Vec<GraphId> = model.nodes[node].subgraphs().collect();
-                let captured = graphs.iter().flat_map(|&g| captured_uses(model, g));
+                let captured = graphs
+                    .iter()
+                    .flat_map(|&g| captured_uses(model, g, &erased));
                 let inputs = model.nodes[node].inputs.iter().flatten().copied();
                 for operand in inputs.chain(captured).collect::<Vec<_>>() {
                     count[operand] -= 1;

@@ -35,16 +35,16 @@ pub fn inline_branch(model: &mut Model, node: NodeId, branch: GraphId) -> Result
     for &n in &leading {
         model.nodes[n].graph = graph;
     }
+    let results = model.nodes[node].outputs.clone();
+    let mut edit = Edit::new(model);
+    for &result in results.iter().flatten() {
+        // It is there earlier than before: an initializer everywhere.
+        edit.reveal(result);
+    }
+    edit.finish();
     let described = std::mem::take(&mut model.graphs[branch].value_info);
     let kept = |v: &ValueId| model.home(*v) == graph && model.values[*v].info.is_some();
     let described: Vec<ValueId> = described.into_iter().filter(kept).collect();
-    let described: Vec<ValueId> = {
-        let listed = &model.graphs[graph].value_info;
-        described
-            .into_iter()
-            .filter(|v| !listed.contains(v))
-            .collect()
-    };
     model.graphs[graph].value_info.extend(described);
     // What only the condition and the other branch read is not needed any more.
     let mut unused: Vec<ValueId> = model.nodes[node].inputs.iter().flatten().copied().collect();

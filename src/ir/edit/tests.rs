@@ -306,3 +306,30 @@ fn repeated_descriptions_go_with_their_value() {
     assert_eq!(remove_unused(&mut model, &[a]), [a]);
     assert!(model.graphs[main].repeated_value_info.is_empty());
 }
+
+#[test]
+fn what_a_body_captures_is_counted_once() {
+    let mut model = model(
+        10,
+        "g (bool p, float[2] x) => (float[2] z) {
+            y = Neg (x)
+            w = If (p) <
+                then_branch = t () => (float[2] a) { unused = Exp (y) a = Abs (x) },
+                else_branch = e () => (float[2] b) { b = Abs (x) }
+            >
+            z = Log (y)
+        }",
+    );
+    // The node inside goes first, then the one around it: `y` has one use left.
+    let candidates = ["unused", "w", "y"].map(|name| value(&model, name));
+    let removed = remove_unused(&mut model, &candidates);
+    assert_eq!(removed, candidates[..2]);
+    assert_prints(
+        &model,
+        "g (bool p, float[2] x) => (float[2] z) { y = Neg (x) z = Log (y) }"
+            .replace("{ ", "{\n")
+            .replace(" z =", "\nz =")
+            .replace(" }", "\n}")
+            .as_str(),
+    );
+}
