@@ -83,7 +83,8 @@ def measure(command: list[str]) -> tuple[float, float, str]:
 
 def size(model: Path) -> tuple[int, int]:
     """Nodes, and bytes with side files."""
-    done = subprocess.run([sys.executable, "-c", SIZE, str(model)], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", SIZE, str(model)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     nodes, length = map(int, done.stdout.split())
     return nodes, length
 
