@@ -10,6 +10,7 @@ second table says how long that alone takes. Tools that are not installed are na
 
     pip install onnx onnxslim==0.1.98 onnxsim==0.8.1 onnxscript==0.7.2
 
+A process begins as a copy of this one, so no peak is below that of the bare `python` in the second table.
 Absolute times depend on the machine; the ratios are the result.
 """
 
@@ -82,7 +83,8 @@ def measure(command: list[str]) -> tuple[float, float, str]:
 
 def size(model: Path) -> tuple[int, int]:
     """Nodes, and bytes with side files."""
-    done = subprocess.run([sys.executable, "-c", SIZE, str(model)], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", SIZE, str(model)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     nodes, length = map(int, done.stdout.split())
     return nodes, length
 
