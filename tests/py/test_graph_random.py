@@ -239,8 +239,8 @@ def check(seed: int, onnxq: harness.Onnxq) -> int:
         try:
             wanted = harness.run_model(source, inputs, opts=False)
         except Fail as error:
-            # ONNX Runtime loses a value that only unused nodes of a body read, which it drops.
-            if "Missing Input" in str(error):
+            # ONNX Runtime loses values that unused nodes of a body read.
+            if "Missing Input" in str(error) or "got: (null)" in str(error):
                 continue
             raise
         found = harness.run_model(onnxq.dir / "out.onnx", inputs, opts=False)
