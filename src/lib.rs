@@ -42,6 +42,7 @@ pub mod engine;
 pub mod error;
 #[cfg(feature = "eval")]
 pub mod eval;
+pub mod fold;
 pub mod infer;
 pub mod inline;
 pub mod inspect;

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use onnxq::{
     Result,
-    pass::{Changed, Pipeline},
+    pass::{Changed, Options, Pipeline},
+    passes::REGISTRY,
 };
 
 use super::{
-    Cx, ExitStatus, ReadArgs, WriteArgs,
+    Cx, ExitStatus, ReadArgs, WriteArgs, at_option,
     check::{CheckArgs, Staging},
     context::{Inputs, at_file, record},
     instruments::InstrumentArgs,
@@ -20,6 +21,10 @@ use super::{
 pub(crate) struct JobArgs {
     #[command(flatten)]
     read: ReadArgs,
+    /// Give an extent that callers choose a number, before the passes run: NAME=N, or
+    /// INPUT:AXIS=N for an axis without a name; may be repeated [example: --dim batch_size=1]
+    #[arg(long, value_name = "NAME=N")]
+    dim: Vec<String>,
     /// Say what would be done, and write nothing [example: --dry-run --json plan.json]
     #[arg(long)]
     dry_run: bool,
@@ -30,6 +35,30 @@ pub(crate) struct JobArgs {
     pub(crate) write: WriteArgs,
     #[command(flatten)]
     instruments: InstrumentArgs,
+}
+
+impl JobArgs {
+    /// The pipeline of `text`, given by `option`, after the extents are fixed.
+    ///
+    /// # Errors
+    /// One of the two is malformed.
+    pub(crate) fn pipeline(&self, option: &'static str, text: &str) -> Result<Pipeline> {
+        let pipeline = Pipeline::parse(text, REGISTRY).map_err(at_option(option))?;
+        if self.dim.is_empty() {
+            return Ok(pipeline);
+        }
+        let pass = REGISTRY.pass("fix-dims").expect("fix-dims is registered");
+        let mut options = Options::none(pass.options);
+        for dim in &self.dim {
+            options.set("dim", Some(dim))?;
+        }
+        (pass.build)(&options).map_err(at_option("--dim"))?;
+        let comma = if pipeline.steps().is_empty() { "" } else { "," };
+        Pipeline::parse(
+            &format!("{}{options}{comma}{pipeline}", pass.name),
+            REGISTRY,
+        )
+    }
 }
 
 /// Runs `pipeline`; `output` tells from the path of the model where the result goes, and `check`

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use onnxq::{Result, pass::Pipeline, passes::REGISTRY};
+use onnxq::Result;
 
 use super::{
-    Cx, ExitStatus, at_option,
+    Cx, ExitStatus,
     context::output_path,
     job::{self, JobArgs},
 };
@@ -30,7 +30,7 @@ pub(crate) struct OptArgs {
 }
 
 pub(crate) fn run(args: &OptArgs, cx: &Cx) -> Result<ExitStatus> {
-    let pipeline = Pipeline::parse(&args.passes, REGISTRY).map_err(at_option("--passes"))?;
+    let pipeline = args.job.pipeline("--passes", &args.passes)?;
     let output = |input: &Path| {
         let name = input.file_name().unwrap_or_default().to_string_lossy();
         output_path(&args.output, &name)

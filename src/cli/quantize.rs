@@ -10,7 +10,7 @@ use onnxq::{
 };
 
 use super::{
-    Cx, ExitStatus, External, at_option,
+    Cx, ExitStatus, External,
     check::CheckArgs,
     context::output_path,
     job::{self, JobArgs},
@@ -63,6 +63,9 @@ pub(crate) struct QuantizeArgs {
         hide_default_value = true
     )]
     passes: String,
+    /// Run nothing before the quantization [example: --no-clean]
+    #[arg(long, conflicts_with = "passes")]
+    no_clean: bool,
     #[command(flatten)]
     job: JobArgs,
     #[command(flatten)]
@@ -84,8 +87,8 @@ pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
 impl QuantizeArgs {
     fn pipeline(&self) -> Result<Pipeline> {
         let Dtype::Q4 = self.dtype;
-        let mut pipeline =
-            Pipeline::parse(&self.passes, REGISTRY).map_err(at_option("--passes"))?;
+        let before = if self.no_clean { "" } else { &self.passes };
+        let mut pipeline = self.job.pipeline("--passes", before)?;
         let nbits = REGISTRY.pass("nbits").expect("nbits is registered");
         let mut options = Options::none(nbits.options);
         options.set("bits", Some(&self.bits))?;

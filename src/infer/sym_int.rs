@@ -334,6 +334,17 @@ impl SymInt {
         }
     }
 
+    /// The name, when it is an extent that the model names.
+    pub fn name(&self) -> Option<Str> {
+        match (self.constant, self.terms()) {
+            (0, [t]) => match (&*t.factors, t.coefficient) {
+                ([Atom::Symbol(name)], 1) => Some(name.clone()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Whether the model names all of it: it is made of symbols and numbers.
     pub fn is_named(&self) -> bool {
         !self.depends_on(&|_| true)

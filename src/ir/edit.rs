@@ -4,11 +4,13 @@
 //! once, so that a pass over n nodes costs O(n). Names of new entities are made here, at
 //! commit time and in the order of the calls, so they never depend on threads.
 
+mod inline;
 mod substitution;
 mod unused;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+pub use inline::inline_branch;
 pub use substitution::Substitution;
 pub use unused::{remove_unused, unlist};
 
@@ -29,6 +31,8 @@ pub struct Edit<'m> {
     leading: BTreeMap<GraphId, Vec<NodeId>>,
     erased: SideTable<NodeId, bool>,
     touched: BTreeSet<GraphId>,
+    /// Values that became initializers.
+    settled: SideTable<ValueId, bool>,
 }
 
 impl<'m> Edit<'m> {
@@ -49,6 +53,7 @@ impl<'m> Edit<'m> {
             leading: BTreeMap::new(),
             erased: SideTable::new(false),
             touched: BTreeSet::new(),
+            settled: SideTable::new(false),
         }
     }
 
@@ -114,6 +119,34 @@ impl<'m> Edit<'m> {
         self.model.values[value].constant = Some(Constant::Dense(tensor));
         self.model.graphs[graph].initializers.push(value);
         value
+    }
+
+    /// Makes `value`, the result of a node, the constant `tensor` instead, an initializer of
+    /// the same name. The node loses the result; [`Edit::erase`] it when it has no other.
+    ///
+    /// # Panics
+    /// When no node makes `value`, or its graph takes no initializers
+    /// ([`Model::takes_initializers`]).
+    pub fn make_initializer(&mut self, value: ValueId, tensor: Tensor) {
+        let Def::Node(node, slot) = self.model.values[value].def else {
+            panic!(
+                "`{}` is the result of a node",
+                self.model.values[value].name
+            );
+        };
+        let graph = self.model.nodes[node].graph;
+        assert!(self.model.takes_initializers(graph));
+        self.model.nodes[node].outputs[slot as usize] = None;
+        let v = &mut self.model.values[value];
+        v.def = Def::Initializer(graph);
+        v.constant = Some(Constant::Dense(tensor));
+        // The constant says it all.
+        v.info = None;
+        self.settled[value] = true;
+        self.touched.insert(graph);
+        self.model.graphs[graph].initializers.push(value);
+        // An initializer is visible before the node, too.
+        self.reveal(value);
     }
 
     /// Inserts `node` before `anchor`, in its graph, with one new output whose name is
@@ -224,6 +257,17 @@ impl<'m> Edit<'m> {
         id
     }
 
+    /// As [`Edit::replace`], but `node` keeps its own name, doc string and metadata: for a node
+    /// that takes in `old`, which comes after it, and its outputs.
+    pub fn replace_keeping(&mut self, old: NodeId, mut node: Node) -> NodeId {
+        let (name, doc_string) = (node.name.take(), node.doc_string.take());
+        let metadata = std::mem::take(&mut node.metadata);
+        let id = self.replace(old, node);
+        let made = &mut self.model.nodes[id];
+        (made.name, made.doc_string, made.metadata) = (name, doc_string, metadata);
+        id
+    }
+
     /// Removes `node`. Nothing may use its outputs.
     pub fn erase(&mut self, node: NodeId) {
         self.erased[node] = true;
@@ -256,7 +300,14 @@ impl<'m> Edit<'m> {
             for node in leading.into_iter().chain(old) {
                 self.emit(node, &mut new);
             }
-            self.model.graphs[graph].nodes = new;
+            let g = &mut self.model.graphs[graph];
+            g.nodes = new;
+            let (settled, erased, values) = (&self.settled, &self.erased, &self.model.values);
+            let gone = |v: ValueId| {
+                settled[v] || matches!(values[v].def, Def::Node(maker, _) if erased[maker])
+            };
+            g.value_info.retain(|&v| !gone(v));
+            g.repeated_value_info.retain(|o| !gone(o.value));
         }
     }
 

@@ -5,9 +5,13 @@
 //! `Option<Str>` keeps apart what the wire format keeps apart (absent, and present but
 //! empty), so that a model is written back as it was read; the accessors hide it.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
-use super::{Arena, Data, DataType, GraphId, NodeId, SparseTensor, Str, Tensor, Type, ValueId};
+use super::{
+    Arena, Data, DataType, DimSize, GraphId, NodeId, SparseTensor, Str, Tensor, Type, ValueId,
+};
 
 /// A key and value pair of a `metadata_props` field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -479,6 +483,30 @@ impl Model {
             return false;
         };
         value.constant.is_some() && (self.ir_version.unwrap_or(0) >= 4 || graph != self.main)
+    }
+
+    /// Whether a constant of `graph` can be an initializer and nothing else: the body of a
+    /// function has none, and up to IR version 3 every initializer is an input as well.
+    pub fn takes_initializers(&self, graph: GraphId) -> bool {
+        let root = |mut graph: GraphId| {
+            while let Some(owner) = self.graphs[graph].owner {
+                graph = self.nodes[owner].graph;
+            }
+            graph
+        };
+        self.ir_version.unwrap_or(0) >= 4 && root(graph) == self.main
+    }
+
+    /// The names that the model's inputs give to extents, in order of name.
+    pub fn extent_names(&self) -> BTreeSet<Str> {
+        let inputs = self.graphs[self.main].inputs.iter();
+        let types = inputs.filter_map(|&v| self.values[v].info.as_ref()?.ty.as_ref()?.as_tensor());
+        let dims = types.flat_map(|t| t.shape.iter().flatten());
+        let named = dims.filter_map(|d| match &d.size {
+            DimSize::Symbol(name) => Some(name.clone()),
+            _ => None,
+        });
+        named.collect()
     }
 
     /// The graph that defines `value`.

@@ -41,6 +41,15 @@ impl Uses {
     pub fn of_value(&self, value: ValueId) -> &[Use] {
         &self.table[value]
     }
+
+    /// The node that alone uses `value`, once, and which of its operands that is; `None` when
+    /// there are other uses, or none.
+    pub fn only_reader(&self, value: ValueId) -> Option<(NodeId, usize)> {
+        match *self.of_value(value) {
+            [Use::Operand(node, slot)] => Some((node, slot as usize)),
+            _ => None,
+        }
+    }
 }
 
 impl Model {

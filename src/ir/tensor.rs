@@ -80,6 +80,19 @@ impl Tensor {
         Tensor::new(DataType::Float, dims, Data::Bytes(bytes.into()))
     }
 
+    /// A constant of strings, as many as `dims` say.
+    pub fn from_strings(dims: Vec<i64>, strings: Vec<Bytes>) -> Tensor {
+        Tensor {
+            name: None,
+            dtype: DataType::String,
+            dims,
+            elements: Elements::Strings(strings),
+            doc_string: None,
+            metadata: Vec::new(),
+            wire: TensorWire::default(),
+        }
+    }
+
     /// The product of the extents; `None` when it overflows or one is negative.
     pub fn element_count(&self) -> Option<u64> {
         element_count(&self.dims)

@@ -5,7 +5,7 @@ mod options;
 mod pipeline;
 mod rewrite;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 pub use manager::{Instruments, PassManager, PassReport, PrintIr, Report};
 pub use options::{OptionInfo, OptionKind, Options};
@@ -14,6 +14,7 @@ pub use rewrite::{Left, plan_nodes};
 
 use crate::{
     error::Result,
+    infer::{Facts, facts},
     ir::{Model, NodeId},
 };
 
@@ -140,6 +141,18 @@ pub enum Reason {
     HalfRange,
     /// Numbers beyond the range of half precision became its largest.
     Clamped,
+    /// The node fails on its constant operands, or the standard does not say what it does.
+    FoldFails,
+    /// The result of a constant node is too large to be computed by the compiler.
+    FoldTooLarge,
+    /// The result of a constant node would make the file larger.
+    FoldGrows,
+    /// Operands do not fit each other, or a result is not what it is declared to be.
+    Contradiction,
+    /// Something else reads the weight too, so that a changed copy would be one more.
+    Shared,
+    /// Something else reads what the rewrite would no longer compute.
+    ResultRead,
 }
 
 impl Reason {
@@ -167,6 +180,12 @@ impl Reason {
             Reason::WholeNumbers => "whole-numbers",
             Reason::HalfRange => "half-range",
             Reason::Clamped => "clamped",
+            Reason::FoldFails => "fold-fails",
+            Reason::FoldTooLarge => "fold-too-large",
+            Reason::FoldGrows => "fold-grows",
+            Reason::Contradiction => "contradiction",
+            Reason::Shared => "shared",
+            Reason::ResultRead => "result-read",
         }
     }
 }
@@ -228,9 +247,18 @@ pub struct PassContext {
     pub statistics: BTreeMap<&'static str, u64>,
     /// How many more rewrites may be made; `None`: any number.
     pub(crate) rewrites_left: Option<u64>,
+    /// What was inferred of the model that the pass is given.
+    pub(crate) facts: Option<Arc<Facts>>,
 }
 
 impl PassContext {
+    /// What can be inferred of `model`, the model that the pass was given and has not changed yet.
+    /// Passes that follow each other and change nothing share it.
+    pub fn facts(&mut self, model: &Model) -> Arc<Facts> {
+        let facts = self.facts.get_or_insert_with(|| Arc::new(facts(model)));
+        Arc::clone(facts)
+    }
+
     /// Adds `n` to the counter `name`.
     pub fn count(&mut self, name: &'static str, n: u64) {
         *self.statistics.entry(name).or_default() += n;

@@ -1,18 +1,26 @@
 //! Constants as passes see them: through the nodes that only rename, cast or rearrange
-//! them, and as the recipes that quantize them or make them narrower.
+//! them, and as the recipes that quantize them, scale them or make them narrower.
 
 mod constant;
+mod evaluated;
+mod floats;
 mod matrix;
 mod narrow;
 mod recipe;
+mod scale;
 mod trace;
+mod transposed;
 
 #[cfg(feature = "eval")]
 pub(crate) use constant::float_data;
 pub use constant::{float_elements, int_elements, small_elements, source_tensor};
+pub use evaluated::{evaluated, streamed};
+pub use floats::{float_tensor, read_floats, small_floats};
 pub use matrix::{Layout, MatrixView};
 pub use narrow::{HalfRecipes, count_beyond_half};
 pub use recipe::{CODES, QuantizeBlocks, SCALES, ZERO_POINTS};
+pub use scale::{Channels, ScaleChannels};
 #[cfg(feature = "eval")]
 pub(crate) use trace::target_dims;
 pub use trace::{Untraceable, Weight, rearranges, trace};
+pub use transposed::transposed;

@@ -112,7 +112,12 @@ pub fn count_beyond_half(source: &Data) -> Result<usize> {
 
 /// Calls `then` with `len` bytes of `source` from `offset` on: in place when they are in
 /// memory, else read into a buffer of the thread's own.
-fn with_range(source: &Data, offset: u64, len: usize, then: impl FnOnce(&[u8])) -> Result<()> {
+pub(super) fn with_range(
+    source: &Data,
+    offset: u64,
+    len: usize,
+    then: impl FnOnce(&[u8]),
+) -> Result<()> {
     thread_local!(static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
     if let Data::Bytes(bytes) = source {
         then(&bytes[offset as usize..][..len]);

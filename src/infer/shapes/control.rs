@@ -212,6 +212,7 @@ impl<'m> Shapes<'m> {
             facts: SideTable::new(Fact::default()),
             conflicts: Vec::new(),
             functions: std::mem::take(&mut self.functions),
+            extents: std::mem::take(&mut self.extents),
             calls: self.calls + 1,
             visits: self.visits,
         };
@@ -228,6 +229,7 @@ impl<'m> Shapes<'m> {
             .map(|slot| inner.outward(body, slot, node.output(slot)))
             .collect();
         self.functions = std::mem::take(&mut inner.functions);
+        self.extents = std::mem::take(&mut inner.extents);
         Ok(results)
     }
 

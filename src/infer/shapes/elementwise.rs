@@ -111,13 +111,14 @@ pub(super) fn rule(name: &str) -> Option<Rule> {
         "Add" => |op| binary(op, |a, b| a.add(b)),
         "Sub" => |op| binary(op, |a, b| a.sub(b)),
         "Mul" => |op| binary(op, |a, b| a.mul(b)),
-        "Div" => |op| binary(op, divide),
-        "Mod" => |op| binary(op, |a, b| a.sub(&divide(a, b)?.mul(b)?)),
-        "Equal" => |op| binary(op, |a, b| truth(a.equals(b))),
-        "Less" => |op| binary(op, |a, b| truth(a.less(b))),
-        "Greater" => |op| binary(op, |a, b| truth(b.less(a))),
-        "LessOrEqual" => |op| binary(op, |a, b| truth(b.less(a).map(|x| !x))),
-        "GreaterOrEqual" => |op| binary(op, |a, b| truth(a.less(b).map(|x| !x))),
+        "Div" => |op| binary(op, |a, b| divide(op, a, b)),
+        // Of numbers that are not negative all kinds of rest are the same.
+        "Mod" => |op| binary(op, |a, b| if op.is_extent(a) { a.rem(b) } else { None }),
+        "Equal" => |op| binary(op, |a, b| truth(equal(op, a, b))),
+        "Less" => |op| binary(op, |a, b| truth(less(op, a, b))),
+        "Greater" => |op| binary(op, |a, b| truth(less(op, b, a))),
+        "LessOrEqual" => |op| binary(op, |a, b| truth(less(op, b, a).map(|x| !x))),
+        "GreaterOrEqual" => |op| binary(op, |a, b| truth(less(op, a, b).map(|x| !x))),
         "And" => |op| binary(op, and),
         "Or" => |op| binary(op, or),
         "Max" => |op| variadic(op, |a, b| a.maximum(b)),
@@ -145,12 +146,27 @@ fn truth(known: Option<bool>) -> Option<SymInt> {
 
 /// The quotient as integers have it here: rounded towards zero, which is down when neither is
 /// negative.
-fn divide(a: &SymInt, b: &SymInt) -> Option<SymInt> {
+fn divide(op: &Op<'_>, a: &SymInt, b: &SymInt) -> Option<SymInt> {
     match (a.known(), b.known()) {
         (Some(a), Some(b)) => a.checked_div(b).map(SymInt::from),
-        _ if a.lower()? >= 0 => a.floor_div(b),
+        _ if op.is_extent(a) => a.floor_div(b),
         _ => None,
     }
+}
+
+/// Whether `a` is smaller than `b`.
+fn less(op: &Op<'_>, a: &SymInt, b: &SymInt) -> Option<bool> {
+    a.less(b).or_else(|| match (a.known(), b.known()) {
+        (Some(n), None) if n < 0 && op.is_extent(b) => Some(true),
+        (None, Some(n)) if n <= 0 && op.is_extent(a) => Some(false),
+        _ => None,
+    })
+}
+
+/// Whether the two are equal.
+fn equal(op: &Op<'_>, a: &SymInt, b: &SymInt) -> Option<bool> {
+    let apart = less(op, a, b) == Some(true) || less(op, b, a) == Some(true);
+    a.equals(b).or(apart.then_some(false))
 }
 
 fn and(a: &SymInt, b: &SymInt) -> Option<SymInt> {

@@ -1,6 +1,8 @@
 //! Operators that pick or place elements, and those that make tensors of a given shape.
 
-use super::op::{Fact, Op, Outcome, Rule, Shape, Stop, conflict, product, show};
+use super::op::{
+    Fact, Op, Outcome, Rule, Shape, Stop, conflict, positions, product, show, small_dims,
+};
 use crate::{infer::SymInt, ir::AttributeValue};
 
 pub(super) fn rule(name: &str) -> Option<Rule> {
@@ -123,13 +125,13 @@ const END: i64 = i32::MAX as i64;
 
 impl Cut {
     /// A bound counted from the front, inside the axis.
-    fn bound(bound: &SymInt, extent: &SymInt) -> Option<SymInt> {
+    fn bound(op: &Op<'_>, bound: &SymInt, extent: &SymInt) -> Option<SymInt> {
         match bound.known() {
             Some(n) if n >= END => return Some(extent.clone()),
             Some(n) if n <= -END => return Some(SymInt::from(0)),
             _ => {}
         }
-        if bound.lower().is_some_and(|low| low >= 0) {
+        if op.is_extent(bound) {
             return bound.minimum(extent);
         }
         // `extent - n` is such a bound whatever its sign: a negative one would be counted
@@ -141,7 +143,7 @@ impl Cut {
     }
 
     /// How many elements of an axis of this extent are taken.
-    fn length(&self, extent: &SymInt) -> Option<SymInt> {
+    fn length(&self, op: &Op<'_>, extent: &SymInt) -> Option<SymInt> {
         let step = self.step?;
         if let Some(n) = extent.known()
             && let (Some(start), Some(end)) =
@@ -153,8 +155,8 @@ impl Cut {
             let whole = self.start.as_ref()?.is(-1) && self.end.as_ref()?.known()? <= -END;
             return (whole && step == -1).then(|| extent.clone());
         }
-        let start = Cut::bound(self.start.as_ref()?, extent)?;
-        let end = Cut::bound(self.end.as_ref()?, extent)?;
+        let start = Cut::bound(op, self.start.as_ref()?, extent)?;
+        let end = Cut::bound(op, self.end.as_ref()?, extent)?;
         let length = end.sub(&start)?.maximum(&SymInt::from(0))?;
         match step {
             1 => Some(length),
@@ -191,22 +193,25 @@ fn slice(op: &Op<'_>) -> Outcome {
         cuts => cuts?,
     };
     let mut out = shape.clone();
-    let mut elements = op
-        .elements(0)
-        .filter(|_| shape.len() == 1)
-        .map(<[SymInt]>::to_vec);
     for cut in &cuts {
         if cut.step == Some(0) {
             return conflict(format!("axis {} is sliced in steps of 0", cut.axis));
         }
-        out[cut.axis] = op.or_unknown(cut.length(&shape[cut.axis]), 0, cut.axis);
-        elements = elements.and_then(|list| {
+        out[cut.axis] = op.or_unknown(cut.length(op, &shape[cut.axis]), 0, cut.axis);
+    }
+    let elements = op.elements(0).and_then(|list| {
+        let dims = small_dims(shape)?;
+        let mut picked: Vec<Vec<usize>> = dims.iter().map(|&d| (0..d).collect()).collect();
+        for cut in &cuts {
             let bounds = cut.start.as_ref()?.known().zip(cut.end.as_ref()?.known());
             let (start, end) = bounds.filter(|_| cut.step.is_some())?;
-            let taken = cut.numbers(list.len() as i64, start, end);
-            Some(taken.map(|i| list[i as usize].clone()).collect())
-        });
-    }
+            let taken = cut.numbers(dims[cut.axis] as i64, start, end);
+            picked[cut.axis] = taken.map(|i| i as usize).collect();
+        }
+        let order: Vec<usize> = (0..dims.len()).collect();
+        let at = positions(&dims, &order, &picked);
+        Some(at.into_iter().map(|i| list[i].clone()).collect())
+    });
     Ok(vec![Fact::with_elements(out, elements)])
 }
 
@@ -293,7 +298,7 @@ fn top_k(op: &Op<'_>) -> Outcome {
         false => op.elements(1).and_then(<[SymInt]>::first).cloned(),
     };
     // Not more than there are: the model would fail.
-    out[axis] = op.or_unknown(k.filter(|k| k.lower() >= Some(0)), 0, axis);
+    out[axis] = op.or_unknown(k.filter(|k| op.is_extent(k)), 0, axis);
     Ok(vec![Fact::of_shape(out.clone()), Fact::of_shape(out)])
 }
 
@@ -301,7 +306,7 @@ fn one_hot(op: &Op<'_>) -> Outcome {
     let mut out = op.shape(0)?.clone();
     let axis = op.axis(op.int("axis", -1)?, out.len() + 1)?;
     let depth = op.elements(1).and_then(<[SymInt]>::first).cloned();
-    let depth = depth.filter(|d| d.lower() >= Some(0));
+    let depth = depth.filter(|d| op.is_extent(d));
     out.insert(axis, op.or_unknown(depth, 0, axis));
     Ok(vec![Fact::of_shape(out)])
 }
@@ -351,7 +356,7 @@ fn constant_of_shape(op: &Op<'_>) -> Outcome {
         return conflict(format!("a tensor of extents {}", show(list)));
     }
     let each = list.iter().enumerate();
-    let extent = |(i, d): (usize, &SymInt)| match d.lower() {
+    let extent = |(i, d): (usize, &SymInt)| match op.lower(d) {
         Some(0..) => d.clone(),
         _ => op.unknown(0, i),
     };

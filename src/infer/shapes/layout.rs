@@ -1,6 +1,8 @@
 //! Operators that rearrange a tensor.
 
-use super::op::{Fact, Op, Outcome, Rule, Shape, Stop, conflict, product, show};
+use super::op::{
+    Fact, Op, Outcome, Rule, Shape, Stop, conflict, positions, product, show, small_dims,
+};
 use crate::{infer::SymInt, ir::AttributeValue};
 
 pub(super) fn rule(name: &str) -> Option<Rule> {
@@ -82,10 +84,7 @@ fn reshape(op: &Op<'_>) -> Outcome {
             },
             Some(n) if n < 0 => return conflict(format!("the shape has an entry {n}")),
             Some(_) => Some(extent.clone()),
-            None => extent
-                .lower()
-                .is_some_and(|low| low >= 0)
-                .then(|| extent.clone()),
+            None => op.is_extent(extent).then(|| extent.clone()),
         });
     }
     if let (Some(free), Some(total)) = (free, input.and_then(product)) {
@@ -179,11 +178,16 @@ fn transpose(op: &Op<'_>) -> Outcome {
     for &axis in &perm {
         out.push(shape[op.axis(axis, shape.len())?].clone());
     }
-    let elements = op.elements(0).filter(|_| shape.len() <= 1);
-    Ok(vec![Fact::with_elements(
-        out,
-        elements.map(<[SymInt]>::to_vec),
-    )])
+    let order: Vec<usize> = perm
+        .iter()
+        .map(|&a| op.axis(a, shape.len()))
+        .collect::<Result<_, _>>()?;
+    let elements = op.elements(0).zip(small_dims(shape)).map(|(list, dims)| {
+        let all: Vec<Vec<usize>> = dims.iter().map(|&d| (0..d).collect()).collect();
+        let at = positions(&dims, &order, &all);
+        at.into_iter().map(|i| list[i].clone()).collect()
+    });
+    Ok(vec![Fact::with_elements(out, elements)])
 }
 
 fn expand(op: &Op<'_>) -> Outcome {
@@ -197,7 +201,7 @@ fn expand(op: &Op<'_>) -> Outcome {
     };
     // An entry that may be negative is not understood.
     let each = target.iter().enumerate();
-    let extent = |(i, d): (usize, &SymInt)| match d.lower() {
+    let extent = |(i, d): (usize, &SymInt)| match op.lower(d) {
         Some(0..) => d.clone(),
         _ => op.unknown(0, i),
     };
@@ -283,7 +287,8 @@ fn concat(op: &Op<'_>) -> Outcome {
         let parts: Option<Vec<&[SymInt]>> = (0..count).map(|i| op.elements(i)).collect();
         Some(parts?.concat())
     };
-    let elements = if rank == 1 { joined() } else { None };
+    // Along the first axis, elements follow each other.
+    let elements = if axis == 0 { joined() } else { None };
     Ok(vec![Fact::with_elements(out, elements)])
 }
 

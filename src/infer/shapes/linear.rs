@@ -16,7 +16,7 @@ pub(super) fn rule(name: &str) -> Option<Rule> {
             let shape = op.shape(0)?;
             Ok(vec![Fact::of_shape(reduced(op, shape, Some(&[axis]))?)])
         },
-        "Conv" | "ConvInteger" => |op| conv(op, 1),
+        "Conv" | "ConvInteger" | "DeformConv" => |op| conv(op, 1),
         "QLinearConv" => |op| conv(op, 3),
         "ConvTranspose" => conv_transpose,
         "MaxPool" | "AveragePool" | "LpPool" => pool,
@@ -29,7 +29,28 @@ pub(super) fn rule(name: &str) -> Option<Rule> {
             Ok(vec![Fact::of_shape(spatial.collect())])
         },
         "LayerNormalization" => layer_normalization,
-        "BatchNormalization" => |op| Ok(vec![Fact::of_shape(op.shape(0)?.clone())]),
+        "BatchNormalization" => |op| {
+            // In training the statistics come out, too.
+            let statistics = op
+                .shape(3)
+                .map(|s| Fact::of_shape(s.clone()))
+                .unwrap_or_default();
+            Ok(vec![
+                Fact::of_shape(op.shape(0)?.clone()),
+                statistics.clone(),
+                statistics,
+            ])
+        },
+        "RoiAlign" => |op| {
+            let ([_, channels, _, _], rois) = (op.shape(0)?.as_slice(), op.shape(1)?) else {
+                return conflict(format!("{} is not `[N, C, H, W]`", show(op.shape(0)?)));
+            };
+            let count = rois.first().ok_or(Stop::Unknown)?.clone();
+            let size = [op.int("output_height", 1)?, op.int("output_width", 1)?].map(SymInt::from);
+            Ok(vec![Fact::of_shape(
+                [&[count, channels.clone()][..], &size].concat(),
+            )])
+        },
         "Resize" | "Upsample" => resize,
         "GridSample" => |op| {
             let (shape, grid) = (op.shape(0)?, op.shape(1)?);
@@ -56,6 +77,7 @@ pub(super) fn rule(name: &str) -> Option<Rule> {
             )])
         },
         "Attention" => attention,
+        "NegativeLogLikelihoodLoss" | "SoftmaxCrossEntropyLoss" => loss,
         _ => return None,
     })
 }
@@ -419,7 +441,7 @@ fn resize(op: &Op<'_>) -> Outcome {
         let mut out = shape.clone();
         for (axis, size) in axes.iter().zip(sizes) {
             let axis = op.axis(*axis, shape.len())?;
-            out[axis] = op.or_unknown(Some(size.clone()).filter(|s| s.lower() >= Some(0)), 0, axis);
+            out[axis] = op.or_unknown(Some(size.clone()).filter(|s| op.is_extent(s)), 0, axis);
         }
         return Ok(vec![Fact::of_shape(out)]);
     }
@@ -528,4 +550,19 @@ fn attention(op: &Op<'_>) -> Outcome {
         }
         _ => Err(Stop::Unknown),
     }
+}
+
+/// A loss: one number, or one for each target; `SoftmaxCrossEntropyLoss` also gives the
+/// logarithms of the probabilities.
+fn loss(op: &Op<'_>) -> Outcome {
+    let out = match op.text("reduction")?.as_deref() {
+        Some("none") => op.shape(1)?.clone(),
+        _ => Vec::new(),
+    };
+    Ok(vec![
+        Fact::of_shape(out),
+        op.shape(0)
+            .map(|s| Fact::of_shape(s.clone()))
+            .unwrap_or_default(),
+    ])
 }

@@ -7,8 +7,10 @@ mod indexing;
 mod layout;
 mod linear;
 mod op;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub(super) use op::Fact;
 use op::{Op, Outcome, Rule, Stop, show};
@@ -37,6 +39,9 @@ pub(super) struct Shapes<'m> {
     pub(super) facts: SideTable<ValueId, Fact>,
     pub(super) conflicts: Vec<Conflict>,
     functions: HashMap<(&'m str, &'m str, &'m str), GraphId>,
+    /// Expressions that are the extent of something and so not negative, where they do not
+    /// show it themselves: the length of a convolution's result, `floor(s/5) - 1`.
+    extents: HashSet<SymInt>,
     /// How deep in calls, and how many nodes may still be visited in them.
     calls: usize,
     visits: usize,
@@ -58,12 +63,18 @@ fn fact_of(tensor: &Tensor) -> Fact {
     Fact::with_elements(shape, small_integers(tensor))
 }
 
+/// Whether equal names of this kind mean equal extents: some exporters write `?` or `None` for
+/// every extent that they do not know.
+fn is_name(name: &str) -> bool {
+    name != "None" && name.contains(|c: char| c.is_alphanumeric())
+}
+
 /// What the model says of an input: names are extents that callers choose.
 fn declared(ty: &Type, value: ValueId, named: bool) -> Option<Vec<SymInt>> {
     let dims = ty.as_tensor()?.shape.as_ref()?;
     let extent = |(axis, dim): (usize, &Dim)| match &dim.size {
         DimSize::Known(n) if *n >= 0 => SymInt::from(*n),
-        DimSize::Symbol(name) if named && !name.is_empty() => SymInt::symbol(name),
+        DimSize::Symbol(name) if named && is_name(name) => SymInt::symbol(name),
         _ => SymInt::extent(value, axis),
     };
     Some(dims.iter().enumerate().map(extent).collect())
@@ -79,6 +90,7 @@ impl<'m> Shapes<'m> {
             model,
             facts: SideTable::new(Fact::default()),
             conflicts: Vec::new(),
+            extents: HashSet::new(),
             functions: model.functions.iter().map(entry).collect(),
             calls: 0,
             visits: VISITS,
@@ -181,6 +193,7 @@ impl<'m> Shapes<'m> {
             model,
             node,
             opset,
+            extents: &self.extents,
             operands: node.inputs.iter().map(operand).collect(),
         })
     }
@@ -216,6 +229,9 @@ impl<'m> Shapes<'m> {
             }
             _ => {}
         }
+        let doubtful = |extent: &&SymInt| extent.lower().is_none_or(|low| low < 0);
+        let shape = fact.shape.iter().flatten();
+        self.extents.extend(shape.filter(doubtful).cloned());
         self.facts[value] = fact;
     }
 }

@@ -1,5 +1,7 @@
 //! What a rule sees of a node, and what it says of the results.
 
+use std::collections::HashSet;
+
 use super::super::SymInt;
 use crate::ir::{AttributeValue, EntityId, Model, Node, ValueId};
 
@@ -37,6 +39,8 @@ pub(super) struct Op<'a> {
     /// The version of its domain here.
     pub(super) opset: i64,
     pub(super) operands: Vec<Option<&'a Fact>>,
+    /// Expressions that are not negative, because something has that extent.
+    pub(super) extents: &'a HashSet<SymInt>,
 }
 
 /// A contradiction.
@@ -55,6 +59,25 @@ pub(super) fn product<'a>(extents: impl IntoIterator<Item = &'a SymInt>) -> Opti
     let mut extents = extents.into_iter();
     // An empty tensor is empty whatever the other extents are.
     extents.try_fold(SymInt::from(1), |n, d| n.mul(d))
+}
+
+/// The positions in row-major order of a tensor of extents `dims` that `picked` lists for
+/// each axis, as if the axes were taken in order `perm`.
+pub(super) fn positions(dims: &[usize], perm: &[usize], picked: &[Vec<usize>]) -> Vec<usize> {
+    let stride = |axis: usize| dims[axis + 1..].iter().product::<usize>();
+    perm.iter().fold(vec![0], |out, &axis| {
+        let along = |&at: &usize| picked[axis].iter().map(move |i| at + i * stride(axis));
+        out.iter().flat_map(along).collect()
+    })
+}
+
+/// The extents, when all are numbers of a size that is followed.
+pub(super) fn small_dims(shape: &[SymInt]) -> Option<Vec<usize>> {
+    let dims: Vec<usize> = shape
+        .iter()
+        .map(|d| usize::try_from(d.known()?).ok())
+        .collect::<Option<_>>()?;
+    dims.iter().all(|&d| d <= super::ELEMENTS).then_some(dims)
 }
 
 impl Fact {
@@ -165,6 +188,20 @@ impl<'a> Op<'a> {
         let any = || self.node.outputs.iter().flatten().next().copied();
         let value = self.node.output(slot).or_else(any);
         value.unwrap_or_else(|| ValueId::from_index(0))
+    }
+
+    /// No value that `x` takes is smaller.
+    pub(super) fn lower(&self, x: &SymInt) -> Option<i64> {
+        match x.lower() {
+            known @ Some(0..) => known,
+            _ if self.extents.contains(x) => Some(0),
+            known => known,
+        }
+    }
+
+    /// Whether `x` is not negative.
+    pub(super) fn is_extent(&self, x: &SymInt) -> bool {
+        self.lower(x) >= Some(0)
     }
 
     /// `axis`, counted from the back when it is negative, of a tensor of this rank.

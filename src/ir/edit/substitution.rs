@@ -131,7 +131,7 @@ impl Edit<'_> {
     /// Makes the name of `value` mean `value` in all graphs inside its own: values there that
     /// have the name too get another one. Nobody outside a graph knows what its own values
     /// are called, except of the main graph, which is in no other.
-    fn reveal(&mut self, value: ValueId) {
+    pub(crate) fn reveal(&mut self, value: ValueId) {
         let name = self.model.values[value].name.clone();
         let home = self.model.home(value);
         let named = self.named.get_or_insert_with(|| by_name(self.model));

@@ -1,0 +1,459 @@
+//! What is constant, and its value.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::{INFO, budget::Choice};
+use crate::{
+    error::Result,
+    fold::{self, Array, Exactness, Unfolded, Value},
+    infer::{self, Facts, SymInt},
+    ir::{
+        Attribute, AttributeValue, Data, DataType, Elements, GraphId, Model, Node, NodeId,
+        SideTable, Tensor, ValueId,
+    },
+    pass::{Reason, Remark},
+    weights,
+};
+
+/// Results of more bytes than this are not held but computed again when they are needed.
+const HELD: u64 = 64 << 10;
+
+/// Bytes of operands that are computed with at once.
+const AT_ONCE: u64 = 32 << 20;
+
+/// Bytes of large results that are kept for the next nodes.
+const CACHE: u64 = 32 << 20;
+
+/// Work, in bytes, that computing a result again may take: it may depend on others that are
+/// computed again.
+const AGAIN: u64 = 256 << 20;
+
+/// A constant.
+#[derive(Clone, Debug)]
+pub(super) enum Known {
+    Tensor(Tensor),
+    Sequence(Vec<Array>),
+}
+
+/// The constants of a model.
+pub(super) struct Values {
+    /// What shapes tell.
+    pub(super) facts: Facts,
+    known: SideTable<ValueId, Option<Known>>,
+    /// Nodes that were evaluated, `Constant` nodes included.
+    evaluated: SideTable<NodeId, bool>,
+    /// Nodes with constant operands that could not be evaluated.
+    failed: Vec<(NodeId, Unfolded)>,
+}
+
+impl Values {
+    /// Evaluates all nodes with constant operands, in document order.
+    ///
+    /// # Errors
+    /// A constant cannot be read.
+    pub(super) fn of(model: &Model, exact: bool) -> Result<Values> {
+        let mut analysis = Analysis {
+            model,
+            exact,
+            values: Values {
+                facts: infer::facts(model),
+                known: SideTable::new(None),
+                evaluated: SideTable::new(false),
+                failed: Vec::new(),
+            },
+            opsets: HashMap::new(),
+            cache: VecDeque::new(),
+            cost: SideTable::new(0),
+        };
+        for graph in model.reachable_graphs() {
+            for &value in &model.graphs[graph].initializers {
+                if let Some(tensor) = model.tensor(value)
+                    && !model.is_overridable(value)
+                {
+                    analysis.values.known[value] = Some(Known::Tensor(tensor.clone()));
+                }
+            }
+        }
+        for node in model.reachable_nodes() {
+            let done = analysis.node(node);
+            done.map_err(|e| e.at(model.label(node)))?;
+        }
+        Ok(analysis.values)
+    }
+
+    /// The constant that `value` is.
+    pub(super) fn get(&self, value: ValueId) -> Option<&Known> {
+        self.known[value].as_ref()
+    }
+
+    /// The tensor that `value` is.
+    pub(super) fn tensor(&self, value: ValueId) -> Option<&Tensor> {
+        match self.get(value) {
+            Some(Known::Tensor(t)) => Some(t),
+            _ => None,
+        }
+    }
+
+    /// The elements of `value`, a small tensor of integers or booleans.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(super) fn ints(&self, value: ValueId) -> Result<Option<Vec<i64>>> {
+        let Some(tensor) = self.tensor(value).filter(|t| t.byte_len() <= HELD) else {
+            return Ok(None);
+        };
+        Ok(Array::read(tensor)?.and_then(|array| array.ints()).ok())
+    }
+
+    /// The only element of `value`, an integer or a boolean.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn int(&self, value: ValueId) -> Result<Option<i64>> {
+        Ok(match self.ints(value)?.as_deref() {
+            Some(&[one]) => Some(one),
+            _ => None,
+        })
+    }
+
+    /// Whether the results of `node` are known.
+    pub(super) fn is_evaluated(&self, node: NodeId) -> bool {
+        self.evaluated[node]
+    }
+
+    /// What is said about nodes that could have been folded.
+    pub(super) fn remarks(&self, model: &Model, choice: &Choice) -> Vec<Remark> {
+        let remark =
+            |node: NodeId, reason, message| Remark::new(model, INFO.name, node, reason, message, 0);
+        let failed = self.failed.iter().filter_map(|(node, why)| match why {
+            Unfolded::Unknown => None,
+            Unfolded::Unsupported(what) => {
+                let message = format!("constant, but {what} cannot be folded");
+                Some(remark(*node, Reason::Operator, message))
+            }
+            Unfolded::Invalid(what) => {
+                let message = format!("its operands are constant, and it fails on them: {what}");
+                Some(remark(*node, Reason::FoldFails, message))
+            }
+            Unfolded::TooLarge(bytes) => {
+                let message = format!("constant, but too large to be folded: {bytes} bytes");
+                Some(remark(*node, Reason::FoldTooLarge, message))
+            }
+        });
+        // One more copy of a constant under another name is not what anybody wants.
+        let copies = |node: NodeId| model.nodes[node].is("Identity");
+        let kept = choice.kept.iter().filter(|k| !copies(k.0));
+        let grown = kept.map(|&(node, bytes)| {
+            let message = format!("constant, but its {bytes} bytes would make the file larger");
+            remark(node, Reason::FoldGrows, message)
+        });
+        let mut all: Vec<Remark> = failed.chain(grown).collect();
+        let order: HashMap<NodeId, usize> = model
+            .reachable_nodes()
+            .into_iter()
+            .enumerate()
+            .map(|(i, n)| (n, i))
+            .collect();
+        all.sort_by_key(|r| order.get(&r.node));
+        all
+    }
+}
+
+/// The constant that a `Constant` node makes; `None` for the forms that have no dense one.
+pub(super) fn constant_node(node: &Node) -> Option<Tensor> {
+    let [Attribute { name, value, .. }] = &node.attributes[..] else {
+        return None;
+    };
+    Some(match (&**name, value) {
+        ("value", AttributeValue::Tensor(t)) => Tensor {
+            name: None,
+            doc_string: None,
+            metadata: Vec::new(),
+            ..(**t).clone()
+        },
+        ("value_int", AttributeValue::Int(i)) => Tensor::from_i64(vec![], &[*i]),
+        ("value_ints", AttributeValue::Ints(l)) => Tensor::from_i64(vec![l.len() as i64], l),
+        ("value_float", AttributeValue::Float(f)) => Tensor::from_f32(vec![], &[*f]),
+        ("value_floats", AttributeValue::Floats(l)) => Tensor::from_f32(vec![l.len() as i64], l),
+        ("value_string", AttributeValue::String(s)) => {
+            Tensor::from_strings(vec![], vec![s.clone()])
+        }
+        ("value_strings", AttributeValue::Strings(l)) => {
+            Tensor::from_strings(vec![l.len() as i64], l.clone())
+        }
+        _ => return None,
+    })
+}
+
+struct Analysis<'m> {
+    model: &'m Model,
+    exact: bool,
+    values: Values,
+    opsets: HashMap<GraphId, Option<i64>>,
+    /// Large results that were computed, the newest last.
+    cache: VecDeque<(ValueId, Array)>,
+    /// Bytes that computing a value again takes.
+    cost: SideTable<ValueId, u64>,
+}
+
+/// Results of one node.
+enum Results {
+    Values(Vec<Value>),
+    Tensors(Vec<Tensor>),
+}
+
+impl Analysis<'_> {
+    fn node(&mut self, node: NodeId) -> Result<()> {
+        let model = self.model;
+        let n = &model.nodes[node];
+        if n.is("Constant") {
+            if let (Some(tensor), Some(output)) = (constant_node(n), n.output(0)) {
+                self.values.known[output] = Some(Known::Tensor(tensor));
+                self.values.evaluated[node] = true;
+            }
+            return Ok(());
+        }
+        let Some(opset) = self.opset(n) else {
+            return Ok(());
+        };
+        let known = |v: &Option<ValueId>| v.is_none_or(|v| self.values.known[v].is_some());
+        if !n.inputs.iter().all(known) || n.outputs.is_empty() {
+            self.learn_from_shapes(node);
+            return Ok(());
+        }
+        if !self.may_fold(n, opset) {
+            return Ok(());
+        }
+        match self.evaluate(n, opset)? {
+            Ok(results) => {
+                self.remember(n, opset, results);
+                self.values.evaluated[node] = true;
+            }
+            Err(why) => self.values.failed.push((node, why)),
+        }
+        Ok(())
+    }
+
+    /// The result of `node` as far as shapes tell it: the extents of something that is not
+    /// constant itself.
+    fn learn_from_shapes(&mut self, node: NodeId) {
+        let &[Some(output)] = &self.model.nodes[node].outputs[..] else {
+            return;
+        };
+        let facts = &self.values.facts;
+        let elements = facts.elements(output).unwrap_or_default().iter();
+        let (Some(dims), Some(dtype)) = (facts.dims(output), facts.dtype(output)) else {
+            return;
+        };
+        let numbers: Option<Vec<i64>> = elements.map(SymInt::known).collect();
+        let count = crate::ir::element_count(&dims);
+        if let Some(numbers) = numbers.filter(|n| count == Some(n.len() as u64) && !n.is_empty())
+            && let Ok(array) = Array::of_numbers(dtype, &dims, &numbers)
+        {
+            self.values.known[output] = Some(Known::Tensor(array.to_tensor()));
+            self.values.evaluated[node] = true;
+        }
+    }
+
+    /// The opset of the default domain, where `n` stands, when `n` is of that domain.
+    fn opset(&mut self, n: &Node) -> Option<i64> {
+        let model = self.model;
+        let is_local = |f: &crate::ir::Function| f.domain().is_empty() && f.name == n.op_type;
+        if !n.domain().is_empty() || model.functions.iter().any(is_local) {
+            return None;
+        }
+        let opset = self.opsets.entry(n.graph);
+        *opset.or_insert_with(|| model.opset(n.graph, ""))
+    }
+
+    fn may_fold(&self, n: &Node, opset: i64) -> bool {
+        let floats = || {
+            let operand = n.inputs.iter().flatten().next();
+            let tensor = operand.and_then(|&v| self.values.tensor(v));
+            tensor.is_none_or(|t| t.dtype.is_float())
+        };
+        match fold::exactness(n.domain(), &n.op_type, opset) {
+            None => false,
+            Some(Exactness::Exact) => true,
+            Some(Exactness::ExactIntegers) => !self.exact || !floats(),
+            Some(Exactness::Rounded) => !self.exact,
+        }
+    }
+
+    fn evaluate(&mut self, n: &Node, opset: i64) -> Result<Result<Results, Unfolded>> {
+        let operands: Vec<Option<Tensor>> = n
+            .inputs
+            .iter()
+            .map(|v| v.and_then(|v| self.values.tensor(v)).cloned())
+            .collect();
+        if fold::reshapes(n) {
+            if let Some(made) = self.reshape(n, opset, &operands)? {
+                return Ok(made.map(|t| Results::Tensors(vec![t])));
+            }
+        } else if operands.iter().flatten().any(|t| t.byte_len() > HELD)
+            && let Some(made) = large(n, opset, &operands)?
+        {
+            return Ok(Ok(Results::Tensors(vec![made])));
+        }
+        let bytes = operands.iter().flatten().map(Tensor::byte_len).sum();
+        if bytes > AT_ONCE {
+            return Ok(Err(Unfolded::TooLarge(bytes)));
+        }
+        let mut values = Vec::with_capacity(n.inputs.len());
+        for (input, operand) in n.inputs.iter().zip(&operands) {
+            values.push(match input {
+                None => None,
+                Some(v) => match self.value(*v, operand.as_ref())? {
+                    Ok(value) => Some(value),
+                    Err(why) => return Ok(Err(why)),
+                },
+            });
+        }
+        let inputs: Vec<Option<&Value>> = values.iter().map(Option::as_ref).collect();
+        Ok(fold::evaluate(n, opset, &inputs).map(Results::Values))
+    }
+
+    /// The first operand with the extents that `n` gives it; `None` for strings and
+    /// sequences.
+    fn reshape(
+        &mut self,
+        n: &Node,
+        opset: i64,
+        operands: &[Option<Tensor>],
+    ) -> Result<Option<Result<Tensor, Unfolded>>> {
+        let Some(Some(Tensor {
+            dtype,
+            dims,
+            elements: Elements::Data(data),
+            ..
+        })) = operands.first()
+        else {
+            return Ok(None);
+        };
+        let mut rest = vec![None];
+        for (input, operand) in n.inputs.iter().zip(operands).skip(1) {
+            rest.push(match input {
+                None => None,
+                Some(v) => match self.value(*v, operand.as_ref())? {
+                    Ok(value) => Some(value),
+                    Err(why) => return Ok(Some(Err(why))),
+                },
+            });
+        }
+        let inputs: Vec<Option<&Value>> = rest.iter().map(Option::as_ref).collect();
+        let dims: Vec<usize> = dims.iter().map(|&d| d as usize).collect();
+        let dims = fold::reshaped(n, opset, &dims, &inputs);
+        let tensor = |dims: Vec<usize>| {
+            let dims = dims.into_iter().map(|d| d as i64).collect();
+            Tensor::new(*dtype, dims, data.clone())
+        };
+        Ok(Some(dims.map(tensor)))
+    }
+
+    /// What `value` is, in memory.
+    fn value(
+        &mut self,
+        value: ValueId,
+        tensor: Option<&Tensor>,
+    ) -> Result<Result<Value, Unfolded>> {
+        if let Some((_, array)) = self.cache.iter().find(|(v, _)| *v == value) {
+            return Ok(Ok(Value::Tensor(array.clone())));
+        }
+        match (tensor, self.values.get(value)) {
+            (Some(tensor), _) => Ok(Array::read(tensor)?.map(Value::Tensor)),
+            (None, Some(Known::Sequence(list))) => Ok(Ok(Value::Sequence(list.clone()))),
+            _ => Ok(Err(Unfolded::Unknown)),
+        }
+    }
+
+    fn remember(&mut self, n: &Node, opset: i64, results: Results) {
+        match results {
+            Results::Tensors(list) => {
+                for (output, tensor) in n.outputs.iter().zip(list) {
+                    if let Some(v) = *output {
+                        self.values.known[v] = Some(Known::Tensor(tensor));
+                    }
+                }
+            }
+            Results::Values(list) => self.remember_values(n, opset, list),
+        }
+    }
+
+    /// Large tensors are not held: a recipe computes them again.
+    fn remember_values(&mut self, n: &Node, opset: i64, results: Vec<Value>) {
+        let mut types = Vec::new();
+        let mut bytes = 0;
+        for value in &results {
+            if let Value::Tensor(array) = value {
+                let dims: Vec<i64> = array.dims().iter().map(|&d| d as i64).collect();
+                let count = crate::ir::element_count(&dims);
+                bytes += count.and_then(|c| array.dtype().byte_len(c)).unwrap_or(0);
+                types.push((array.dtype(), dims));
+            }
+        }
+        let operands = n.inputs.iter().flatten();
+        let again = bytes + operands.map(|&v| self.cost[v]).sum::<u64>();
+        let fixed = |v: &Value| matches!(v, Value::Tensor(a) if a.dtype() != DataType::String);
+        let all_tensors = n
+            .inputs
+            .iter()
+            .flatten()
+            .all(|&v| self.values.tensor(v).is_some());
+        let recipe = bytes > HELD && again <= AGAIN && all_tensors && results.iter().all(fixed);
+        let tensors = recipe.then(|| {
+            let operand = |v: &Option<ValueId>| v.and_then(|v| self.values.tensor(v)).cloned();
+            weights::evaluated(n, opset, n.inputs.iter().map(operand).collect(), types)
+        });
+        for (slot, (output, value)) in n.outputs.iter().zip(results).enumerate() {
+            let Some(v) = *output else { continue };
+            let known = match (value, &tensors) {
+                (Value::Sequence(list), _) => Known::Sequence(list),
+                (Value::Tensor(array), None) => Known::Tensor(array.to_tensor()),
+                (Value::Tensor(array), Some(tensors)) => {
+                    self.cost[v] = again;
+                    self.keep(v, array);
+                    Known::Tensor(tensors[slot].clone())
+                }
+            };
+            self.values.known[v] = Some(known);
+        }
+    }
+
+    /// Keeps a large result for the next nodes.
+    fn keep(&mut self, value: ValueId, array: Array) {
+        self.cache.push_back((value, array));
+        let bytes = |a: &Array| (a.dims().iter().product::<usize>() * 8) as u64;
+        while self.cache.iter().map(|(_, a)| bytes(a)).sum::<u64>() > CACHE && self.cache.len() > 1
+        {
+            self.cache.pop_front();
+        }
+    }
+}
+
+/// The result of `n` on large operands, computed in pieces when it is read.
+fn large(n: &Node, opset: i64, operands: &[Option<Tensor>]) -> Result<Option<Tensor>> {
+    if let Some(tensor) = weights::streamed(n, opset, operands)? {
+        return Ok(Some(tensor));
+    }
+    let Some(Some(source)) = operands.first().filter(|_| n.is("Transpose")) else {
+        return Ok(None);
+    };
+    let rank = source.dims.len();
+    let perm = match n.attribute("perm") {
+        None => (0..rank).rev().collect(),
+        Some(AttributeValue::Ints(list)) => {
+            let place = |&p: &i64| usize::try_from(p).ok().filter(|&p| p < rank);
+            match list.iter().map(place).collect::<Option<Vec<usize>>>() {
+                Some(perm) if (0..rank).all(|a| perm.contains(&a)) && perm.len() == rank => perm,
+                _ => return Ok(None),
+            }
+        }
+        Some(_) => return Ok(None),
+    };
+    Ok(weights::transposed(source, &perm))
+}
+
+/// Whether the bytes of `tensor` are computed when the model is written.
+pub(super) fn is_recipe(tensor: &Tensor) -> bool {
+    matches!(tensor.data(), Some(Data::Computed { .. }))
+}
