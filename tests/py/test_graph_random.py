@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from onnx import ModelProto
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 import dequant
 import harness
@@ -235,7 +236,13 @@ def check(seed: int, onnxq: harness.Onnxq) -> int:
         assert again == (onnxq.dir / "out.onnx").read_bytes(), "a second run changes something"
     for size in SIZES:
         inputs = feeds(model, size, seed)
-        wanted = harness.run_model(source, inputs, opts=False)
+        try:
+            wanted = harness.run_model(source, inputs, opts=False)
+        except Fail as error:
+            # ONNX Runtime loses values that unused nodes of a body read.
+            if "Missing Input" in str(error) or "got: (null)" in str(error):
+                continue
+            raise
         found = harness.run_model(onnxq.dir / "out.onnx", inputs, opts=False)
         assert list(found) == list(wanted)
         for name, array in wanted.items():

@@ -1,5 +1,8 @@
 use super::*;
-use crate::text::{self, PrintOptions};
+use crate::{
+    ir::Uses,
+    text::{self, PrintOptions},
+};
 
 fn model(version: u32, body: &str) -> Model {
     let text = format!("<ir_version: {version}, opset_import: [\"\" : 21]>\n{body}");
