@@ -321,7 +321,10 @@ mod tests {
         let (source, two) = (floats(count), Tensor::from_f32(vec![], &[2.0]));
         let made = streamed(&node("Mul"), 21, &[Some(source.clone()), Some(two)]).unwrap();
         let each = |i: usize| ((i as f32 * 0.37 - 1000.0) * 2.0).to_le_bytes();
-        check(&made.unwrap(), &(0..count).flat_map(each).collect::<Vec<u8>>());
+        check(
+            &made.unwrap(),
+            &(0..count).flat_map(each).collect::<Vec<u8>>(),
+        );
         let mut cast = node("Cast");
         cast.attributes = vec![Attribute::new("to", AttributeValue::Int(10))];
         let made = streamed(&cast, 21, &[Some(source)]).unwrap().unwrap();
@@ -340,7 +343,11 @@ mod tests {
         assert!(streamed(&node("Div"), 21, &operands).unwrap().is_none());
         let operands = [Some(floats(9)), Some(floats(3))];
         assert!(streamed(&node("Add"), 21, &operands).unwrap().is_none());
-        assert!(streamed(&node("Softmax"), 21, &[Some(floats(9))]).unwrap().is_none());
+        assert!(
+            streamed(&node("Softmax"), 21, &[Some(floats(9))])
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]
