@@ -2,12 +2,12 @@
 
 use crate::{
     error::Result,
-    infer::{Facts, SymInt, facts},
+    infer::{Facts, SymInt},
     ir::{
         Model, Node, NodeId, Tensor, ValueId,
         edit::{Edit, remove_unused},
     },
-    pass::{Changed, Left, Pass, PassContext, PassInfo, plan_nodes},
+    pass::{Changed, Left, Pass, PassContext, PassInfo, Remark, plan_nodes},
     weights::int_elements,
 };
 
@@ -31,7 +31,9 @@ place, need no computation. The shape of an Expand is 1 where the extent stays.
 Reshape and Expand whose extents can be told (see `infer-shapes`) and whose shape is not a
 constant yet; in subgraphs and local functions too. With a `-1` beside a `0`, a model that is
 given a tensor without elements along the axis that is copied fails, where it may have
-computed an empty result before.
+computed an empty result before. Operands that do not fit each other, and results that are not
+what they are declared to be, have a remark (`contradiction`), and nothing is concluded from
+them.
 
 ## Statistics
 
@@ -52,7 +54,11 @@ struct FoldShapes;
 
 impl Pass for FoldShapes {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
-        let facts = facts(model);
+        let facts = cx.facts(model);
+        for conflict in facts.conflicts() {
+            cx.remarks
+                .push(Remark::contradiction(model, INFO.name, conflict));
+        }
         let plans = plan_nodes(model, INFO.name, cx, |node| plan(model, &facts, node))?;
         let mut before = Vec::new();
         let mut edit = Edit::new(model);

@@ -79,12 +79,7 @@ impl Pass for FuseGemm {
                 left.extend(edit.model().nodes[old].inputs.iter().flatten());
             }
             // The product keeps its name: it is what users know, and name in options.
-            let product = &edit.model().nodes[plan.product];
-            let (name, doc_string) = (product.name.clone(), product.doc_string.clone());
-            let metadata = product.metadata.clone();
-            let made = edit.replace(node, plan.node);
-            let made = &mut edit.model_mut().nodes[made];
-            (made.name, made.doc_string, made.metadata) = (name, doc_string, metadata);
+            edit.replace_keeping(node, plan.node);
         }
         edit.finish();
         remove_unused(model, &left);

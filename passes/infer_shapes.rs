@@ -1,12 +1,12 @@
 //! `infer-shapes`: writes down what is inferred of the values.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     error::Result,
-    infer::{Facts, Kind, SymInt, facts},
+    infer::{Facts, Kind, SymInt},
     ir::{Def, Dim, DimSize, GraphId, Model, Str, TensorType, Type, TypeKind, ValueId, ValueInfo},
-    pass::{Changed, Pass, PassContext, PassInfo, Reason, Remark},
+    pass::{Changed, Pass, PassContext, PassInfo, Remark},
 };
 
 /// The registry's entry.
@@ -50,17 +50,10 @@ struct InferShapes;
 
 impl Pass for InferShapes {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
-        let facts = facts(model);
+        let facts = cx.facts(model);
         for conflict in facts.conflicts() {
-            let message = conflict.message.clone();
-            cx.remarks.push(Remark::new(
-                model,
-                INFO.name,
-                conflict.node,
-                Reason::Contradiction,
-                message,
-                0,
-            ));
+            cx.remarks
+                .push(Remark::contradiction(model, INFO.name, conflict));
         }
         let describe = Describe {
             names: model.extent_names(),
@@ -125,7 +118,7 @@ impl Entry {
 }
 
 struct Describe {
-    facts: Facts,
+    facts: Arc<Facts>,
     names: BTreeSet<Str>,
 }
 

@@ -26,18 +26,18 @@ use crate::pass::{PassInfo, PipelineInfo, Registry};
 /// All passes, in the order in which pipelines usually run them.
 pub static PASSES: &[&PassInfo] = &[
     &strip_attrs::INFO,
+    &inline_functions::INFO,
     &fix_dims::INFO,
     &infer_shapes::INFO,
-    &fold_shapes::INFO,
-    &inline_functions::INFO,
-    &identity::INFO,
     &const_fold::INFO,
+    &fold_shapes::INFO,
+    &identity::INFO,
     &cse::INFO,
     &dce::INFO,
     &share_weights::INFO,
     &fuse_reduce::INFO,
-    &reassociate::INFO,
     &fuse_pad::INFO,
+    &reassociate::INFO,
     &fuse_batch_norm::INFO,
     &fuse_gemm::INFO,
     &fp16::INFO,
@@ -45,11 +45,24 @@ pub static PASSES: &[&PassInfo] = &[
 ];
 
 /// All named pipelines.
-pub static PIPELINES: &[PipelineInfo] = &[PipelineInfo {
-    name: "clean",
-    summary: "what quantize runs first: nothing that a runtime computes changes",
-    text: "strip-attrs,share-weights",
-}];
+///
+/// Equal weights are shared before anything is folded: what is folded is a recipe, and
+/// comparing recipes would compute them.
+pub static PIPELINES: &[PipelineInfo] = &[
+    PipelineInfo {
+        name: "clean",
+        summary: "what quantize runs first: everything that makes a model smaller or faster and computes the \
+                  same up to rounding",
+        text: "strip-attrs,share-weights,(const-fold,fold-shapes,identity,cse,fuse-reduce,fuse-pad,reassociate,\
+               fuse-batch-norm,fuse-gemm,dce)*",
+    },
+    PipelineInfo {
+        name: "clean-exact",
+        summary: "the part of clean after which a model computes the same bit for bit",
+        text: "strip-attrs,share-weights,(const-fold{exact},fold-shapes,identity,cse,fuse-reduce,fuse-pad,\
+               reassociate,dce)*",
+    },
+];
 
 /// Both lists.
 pub const REGISTRY: Registry = Registry {

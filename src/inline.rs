@@ -8,7 +8,7 @@ use crate::{
         Attribute, AttributeValue, CallOrder, Callees, Def, Function, Graph, GraphId, GraphOutput,
         Model, Node, NodeId, Value, ValueId, edit::Edit,
     },
-    schema,
+    schema::{self, ParamOption},
 };
 
 /// A model may have at most so many nodes after inlining. Functions that call others twice each
@@ -184,34 +184,59 @@ impl<P: FnMut() -> bool> Inliner<'_, '_, P> {
     fn obstacle(&self, node: NodeId, function: &Function) -> Option<String> {
         let model = self.edit.model();
         let n = &model.nodes[node];
-        for inner in model.graphs_within(function.body) {
-            for &inside in &model.graphs[inner].nodes {
-                let inside = &model.nodes[inside];
-                let (domain, op) = (inside.domain(), &inside.op_type);
-                let [here, there] = [n.graph, function.body].map(|g| model.opset(g, domain));
-                let (Some(here), Some(there)) = (here, there) else {
-                    continue;
-                };
-                if self.callees.called(inside).is_none() && !is_same(domain, op, here, there) {
-                    let shown = if domain.is_empty() { "ai.onnx" } else { domain };
-                    return Some(format!(
-                        "function `{}` uses `{op}` of `{shown}` {there}, and here is `{shown}` {here}; \
-                         expected the same version",
-                        function.name
-                    ));
-                }
-            }
-        }
         let body = &model.graphs[function.body];
-        let passes_absent = body.outputs.iter().enumerate().any(|(i, o)| {
-            let input = body.inputs.iter().position(|&v| v == o.value);
-            n.output(i).is_some() && input.is_some_and(|input| n.input(input).is_none())
-        });
-        passes_absent.then(|| {
-            format!(
-                "a result of function `{}` is an absent input",
+        let inputs = body.inputs.iter().enumerate();
+        let absent: Vec<ValueId> = inputs
+            .filter(|&(i, _)| n.input(i).is_none())
+            .map(|(_, &input)| input)
+            .collect();
+        let mut results = body.outputs.iter().enumerate();
+        if results.any(|(i, o)| n.output(i).is_some() && absent.contains(&o.value)) {
+            let name = &function.name;
+            return Some(format!("a result of function `{name}` is an absent input"));
+        }
+        let graphs = model.graphs_within(function.body);
+        let mut inside = graphs.iter().flat_map(|&g| &model.graphs[g].nodes);
+        inside.find_map(|&inside| {
+            let inside = &model.nodes[inside];
+            match self.callees.called(inside) {
+                Some(_) => None,
+                None => self.node_obstacle(n.graph, function, inside, &absent),
+            }
+        })
+    }
+
+    /// Why `inside`, an operator in the body of `function`, cannot be in `graph` when the
+    /// inputs `absent` are.
+    fn node_obstacle(
+        &self,
+        graph: GraphId,
+        function: &Function,
+        inside: &Node,
+        absent: &[ValueId],
+    ) -> Option<String> {
+        let (domain, op) = (inside.domain(), &inside.op_type);
+        let version = |graph| self.edit.model().opset(graph, domain);
+        let there = version(function.body)?;
+        if let Some(here) = version(graph).filter(|&here| !is_same(domain, op, here, there)) {
+            let shown = if domain.is_empty() { "ai.onnx" } else { domain };
+            return Some(format!(
+                "function `{}` uses `{op}` of `{shown}` {there}, and here is `{shown}` {here}; \
+                 expected the same version",
                 function.name
-            )
+            ));
+        }
+        let schema = schema::lookup(domain, op, there)?;
+        let mut operands = inside.inputs.iter().enumerate();
+        let needed = operands.any(|(i, v)| {
+            let required = schema
+                .input(i)
+                .is_some_and(|p| p.option != ParamOption::Optional);
+            required && v.is_some_and(|v| absent.contains(&v))
+        });
+        needed.then(|| {
+            let name = &function.name;
+            format!("function `{name}` gives `{op}` an input that is absent here")
         })
     }
 }

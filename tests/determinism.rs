@@ -20,6 +20,7 @@ fn one_two_and_sixteen_threads_write_the_same_bytes() {
             ExternalData::Always,
         ),
         ("clean,nbits{bits=8,block=64}", ExternalData::Auto),
+        ("(identity,cse,dce)*,share-weights", ExternalData::Auto),
     ] {
         let written: Vec<Vec<u8>> = [1, 2, 16]
             .into_iter()

@@ -25,7 +25,7 @@ use onnxq::{
 };
 
 /// Between them, everything that passes look at.
-const MODELS: [&str; 5] = [
+const MODELS: [&str; 6] = [
     // Linears on either side, shared and tied weights, casts and reshapes on the way.
     r#"<ir_version: 10, opset_import: ["" : 21]>
     g (float[M,32] x, int64[N] i, float[32,3] z) => (float[M,4] a, float[N,32] b, float[M,4] c, float[M,6] d, float[6,3] e) <
@@ -86,6 +86,52 @@ const MODELS: [&str; 5] = [
        d = Squeeze <axes = [0]> (c)
        f = MatMul (x, d)
     }"#,
+    // Nodes that do nothing, twice, or for nobody.
+    r#"<ir_version: 10, opset_import: ["" : 21, "local" : 1]>
+    g (bool p, float[B,2,3] x, int64 n, bool go) => (float[B,2,3] y, float[A,C] z, float[B,2,3] u, float[B,2,3] v) <
+       float one = {1}, float zero = {-0.0}, int64[1] first = {0}, int64[1] axis = {1}, int64[1] rest = {-1}, int64[3] shape = {0,2,3}, float[1] twice = {2}, float[1] twin = {2}
+    > {
+       a = Transpose <perm = [2, 0, 1]> (x)
+       b = Transpose <perm = [1, 2, 0]> (a)
+       c = Mul (b, one)
+       d = Add (zero, c)
+       e = Unsqueeze (d, axis)
+       f = Squeeze (e, axis)
+       h = Cast <to = 1> (f)
+       s = Shape (x)
+       t = Gather (s, first)
+       t2 = Slice (s, first, axis)
+       k = Concat <axis = 0> (t, rest)
+       k2 = Concat <axis = 0> (t2, rest)
+       r = Reshape (h, k)
+       r2 = Reshape (x, k2)
+       z = Add (r, r2)
+       q = Reshape (r, shape)
+       y, unused = If (p) <
+          then_branch = then () => (float[B,2,3] a1, float[B,2,3] a2) { w = Exp (q) a1 = Mul (w, twice) a2 = Identity (x) },
+          else_branch = else () => (float[B,2,3] b1, float[B,2,3] b2) { w2 = Exp (h) b1 = Mul (w2, twin) b2 = Neg (h) }
+       >
+       o = Exp (x)
+       u, last = Loop (n, go, x) <
+          body = body (int64 i, bool more, float[B,2,3] o) => (bool m2, float[B,2,3] o2, float[B,2,3] o3) {
+             m2 = Identity (more)
+             e2 = Exp (x)
+             o1 = Add (o, e2)
+             o2 = Dropout (o1)
+             o3 = local.twice <by = 3.0> (o)
+          }
+       >
+       l = local.twice (o)
+       v = Identity (l)
+    }
+    <opset_import: ["" : 21], domain: "local">
+    twice <by: float = 2.0> (x) => (y) {
+       k = Constant <value_float: float = @by> ()
+       k2 = Constant <value_float: float = @by> ()
+       m = Mul (x, k)
+       w = Mul (x, k2)
+       y = Add (m, w)
+    }"#,
     // What the compiler writes.
     r#"<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]>
     g (float[M,16] x, int64[N] i) => (float[M,4] a, float[N,16] b) <
@@ -98,12 +144,15 @@ const MODELS: [&str; 5] = [
 ];
 
 /// Pipelines with every option that changes what is written.
-const PIPELINES: [&str; 5] = [
+const PIPELINES: [&str; 8] = [
     "clean,nbits",
     "share-weights,nbits{bits=2,block=32,asymmetric,tie=alias}",
     "nbits{bits=8,nonfinite=skip},clean",
     "strip-attrs{model},nbits{asymmetric},nbits{bits=8}",
     "share-weights,share-weights,strip-attrs,nbits{include=*,exclude=gemm}",
+    "(identity,cse,dce)*",
+    "inline-functions,(dce,cse,identity)*",
+    "(identity,clean)*,nbits,cse,inline-functions{only=f}",
 ];
 
 /// SplitMix64.
@@ -406,7 +455,9 @@ fn compile(path: &Path, out: &Path, random: &mut Random) -> &'static str {
     if let Err(e) = manager.run(&pipeline, &mut model) {
         let e = e.chain();
         let ours = ["left an invalid model", "changed nothing"];
-        assert!(!ours.iter().any(|o| e.contains(o)), "{e}");
+        // Operands that do not fit may show only once a call or a node between is gone.
+        let shown = e.contains("(contract)") && e.contains("pass `inline-functions`");
+        assert!(shown || !ours.iter().any(|o| e.contains(o)), "{e}");
         return "declined";
     }
     match write(&model, out, random) {
@@ -443,7 +494,7 @@ fn damaged_models_are_refused_or_compiled() {
         fs::read(&path).unwrap()
     });
     let mut ends = std::collections::BTreeMap::<&str, usize>::new();
-    for seed in 0..times * 3000 {
+    for seed in 0..times * 4000 {
         let mut random = Random(seed);
         let mut bytes = models[random.below(models.len())].clone();
         if random.below(4) == 0 {

@@ -34,8 +34,8 @@ initializer that is an input too goes up to IR version 3, where all of them had 
 that it is the input's default, and stays.
 
 Results are dropped where their absence means nothing but that they are not wanted: those of
-`Dropout`, `GRU`, `LSTM`, `LayerNormalization`, `MaxPool`, `RNN`, `SoftmaxCrossEntropyLoss`
-and `Unique` that are optional. Of `If`, and of what `Loop` collects, an unused result goes
+`Dropout`, `GRU`, `LSTM`, `LayerNormalization`, `RNN`, `SoftmaxCrossEntropyLoss` and `Unique`
+that are optional. Of `If`, and of what `Loop` collects, an unused result goes
 together with the output of the body that makes it.
 
 A model with training information keeps its initializers, functions and imports, because that
@@ -58,13 +58,13 @@ a = Dropout (x)                 nothing reads mask and b
 /// Operators of the default domain, and the opset from which on they do the same whether or
 /// not an optional result is asked for. Before opset 7 an attribute of the recurrent ones says
 /// which results there are. `BatchNormalization` is none: before opset 14 it trains when
-/// more than one result is asked for.
+/// more than one result is asked for. Nor is `MaxPool`: ONNX Runtime computes it otherwise
+/// without indices, and the largest of numbers and NaN is then another one.
 const INDEPENDENT: &[(&str, i64)] = &[
     ("Dropout", 1),
     ("GRU", 7),
     ("LSTM", 7),
     ("LayerNormalization", 1),
-    ("MaxPool", 1),
     ("RNN", 7),
     ("SoftmaxCrossEntropyLoss", 1),
     ("Unique", 1),

@@ -100,12 +100,8 @@ fn commit(edit: &mut Edit<'_>, uses: &Uses, node: NodeId, plan: Plan, left: &mut
     if plan.beta_done {
         fused.attributes.retain(|a| &*a.name != "beta");
     }
-    let (name, doc_string) = (fused.name.clone(), fused.doc_string.take());
-    let metadata = std::mem::take(&mut fused.metadata);
     left.extend(edit.model().nodes[plan.last].inputs.iter().flatten());
-    let made = edit.replace(plan.last, fused);
-    let made = &mut edit.model_mut().nodes[made];
-    (made.name, made.doc_string, made.metadata) = (name, doc_string, metadata);
+    edit.replace_keeping(plan.last, fused);
 }
 
 /// The name of the first result of `node`.

@@ -200,9 +200,7 @@ fn chosen(look: &Look<'_>, n: &Node, result: ValueId) -> Result<Option<ValueId>>
     let &[Some(condition), Some(a), Some(b)] = n.inputs.as_slice() else {
         return Ok(None);
     };
-    let taken = if a == b {
-        a
-    } else if is_number(look, condition, 1.0)? {
+    let taken = if a == b || is_number(look, condition, 1.0)? {
         a
     } else if is_number(look, condition, 0.0)? {
         b

@@ -48,6 +48,7 @@ pub fn kinds(model: &Model) -> SideTable<ValueId, Option<Kind>> {
 }
 
 /// What is known of every value: a side table, valid until the model changes.
+#[derive(Debug)]
 pub struct Facts {
     kinds: SideTable<ValueId, Option<Kind>>,
     shapes: SideTable<ValueId, shapes::Fact>,

@@ -255,6 +255,17 @@ impl<'m> Edit<'m> {
         id
     }
 
+    /// As [`Edit::replace`], but `node` keeps its own name, doc string and metadata: for a node
+    /// that takes in `old`, which comes after it, and its outputs.
+    pub fn replace_keeping(&mut self, old: NodeId, mut node: Node) -> NodeId {
+        let (name, doc_string) = (node.name.take(), node.doc_string.take());
+        let metadata = std::mem::take(&mut node.metadata);
+        let id = self.replace(old, node);
+        let made = &mut self.model.nodes[id];
+        (made.name, made.doc_string, made.metadata) = (name, doc_string, metadata);
+        id
+    }
+
     /// Removes `node`. Nothing may use its outputs.
     pub fn erase(&mut self, node: NodeId) {
         self.erased[node] = true;
@@ -401,13 +412,17 @@ fn feed(mut node: Node, value: ValueId) -> Node {
     node
 }
 
-/// The values of outer graphs that `graph` uses, once for each use. What is inside goes
-/// with the graph and is not among them.
-fn captured_uses(model: &Model, graph: GraphId) -> Vec<ValueId> {
+/// Erases the nodes of `graph`, which goes with its holder. Returns the values of outer graphs
+/// that those of them used that were not erased before, once for each use.
+fn erase_body(model: &Model, graph: GraphId, erased: &mut SideTable<NodeId, bool>) -> Vec<ValueId> {
     let mut uses = Vec::new();
-    for inner in model.graphs_within(graph) {
+    let mut graphs = vec![graph];
+    while let Some(inner) = graphs.pop() {
         for &node in &model.graphs[inner].nodes {
-            uses.extend(model.nodes[node].inputs.iter().flatten());
+            if erased.insert(node) {
+                uses.extend(model.nodes[node].inputs.iter().flatten());
+                graphs.extend(model.nodes[node].subgraphs());
+            }
         }
         uses.extend(model.graphs[inner].outputs.iter().map(|o| o.value));
     }
@@ -445,9 +460,12 @@ pub fn remove_unused(model: &mut Model, candidates: &[ValueId]) -> Vec<ValueId> 
                 erased[node] = true;
                 // Captures of its subgraphs become unused with it.
                 let graphs: Vec<GraphId> = model.nodes[node].subgraphs().collect();
-                let captured = graphs.iter().flat_map(|&g| captured_uses(model, g));
-                let inputs = model.nodes[node].inputs.iter().flatten().copied();
-                for operand in inputs.chain(captured).collect::<Vec<_>>() {
+                let inputs = model.nodes[node].inputs.iter().flatten();
+                let mut operands: Vec<ValueId> = inputs.copied().collect();
+                for graph in graphs {
+                    operands.extend(erase_body(model, graph, &mut erased));
+                }
+                for operand in operands {
                     count[operand] -= 1;
                     work.push(operand);
                 }

@@ -5,7 +5,7 @@ mod options;
 mod pipeline;
 mod rewrite;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 pub use manager::{Instruments, PassManager, PassReport, PrintIr, Report};
 pub use options::{OptionInfo, OptionKind, Options};
@@ -14,6 +14,7 @@ pub use rewrite::{Left, plan_nodes};
 
 use crate::{
     error::Result,
+    infer::{Facts, facts},
     ir::{Model, NodeId},
 };
 
@@ -246,9 +247,18 @@ pub struct PassContext {
     pub statistics: BTreeMap<&'static str, u64>,
     /// How many more rewrites may be made; `None`: any number.
     pub(crate) rewrites_left: Option<u64>,
+    /// What was inferred of the model that the pass is given.
+    pub(crate) facts: Option<Arc<Facts>>,
 }
 
 impl PassContext {
+    /// What can be inferred of `model`, the model that the pass was given and has not changed yet.
+    /// Passes that follow each other and change nothing share it.
+    pub fn facts(&mut self, model: &Model) -> Arc<Facts> {
+        let facts = self.facts.get_or_insert_with(|| Arc::new(facts(model)));
+        Arc::clone(facts)
+    }
+
     /// Adds `n` to the counter `name`.
     pub fn count(&mut self, name: &'static str, n: u64) {
         *self.statistics.entry(name).or_default() += n;

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::{PassContext, Reason, Remark};
 use crate::{
     error::{Error, Result},
+    infer::Conflict,
     ir::{Model, NodeId},
 };
 
@@ -82,6 +83,19 @@ pub fn plan_nodes<P: Send>(
 }
 
 impl Remark {
+    /// That something of a node does not fit; the pass concludes nothing from it.
+    pub fn contradiction(model: &Model, pass: &'static str, conflict: &Conflict) -> Remark {
+        let message = conflict.message.clone();
+        Remark::new(
+            model,
+            pass,
+            conflict.node,
+            Reason::Contradiction,
+            message,
+            0,
+        )
+    }
+
     /// A remark of `pass` on `node`.
     pub fn new(
         model: &Model,

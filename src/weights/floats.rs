@@ -143,7 +143,7 @@ mod tests {
         let above = 1.0 + f64::powi(2.0, -8) + f64::powi(2.0, -40);
         assert_eq!(rounded(Bfloat16, above), 1.0 + f64::powi(2.0, -7));
         for (dtype, x, expected) in [
-            (Float16, 65519.999_999_9, 65504.0),
+            (Float16, 65_519.999_999_9, 65504.0),
             (Float16, 65520.0, f64::INFINITY),
             (Float16, 1e300, f64::INFINITY),
             (Float16, -f64::INFINITY, -f64::INFINITY),

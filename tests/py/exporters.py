@@ -102,7 +102,11 @@ def padded_convolutions(layers: int = 3) -> ModelProto:
         x = b.op("Pad", x, pads, b.k(0.0, np.float32), mode="constant")
         n = 8
         x = b.op("Conv", x, b.weight(f"w{layer}", random(n, channels, 3, 3, seed=layer, scale=0.2)))
-        names = [b.weight(f"{p}{layer}", random(n, seed=layer)) for p in ("scale", "shift", "mean")]
+        # Around 1, so that what is clipped is not all there is.
+        names = [
+            b.weight(f"{p}{layer}", random(n, seed=layer + i, scale=0.3) + 1)
+            for i, p in enumerate(("scale", "shift", "mean"))
+        ]
         variance = b.weight(f"variance{layer}", np.abs(random(n, seed=layer)) + 0.5)
         x = b.op("BatchNormalization", x, *names, variance)
         x = b.op("Mul", x, b.weight(f"factor{layer}", np.array([1.25], np.float32)))

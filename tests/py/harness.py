@@ -7,6 +7,7 @@ printed and the files it left.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -139,6 +140,20 @@ def find_binary() -> Path:
     suffix = ".exe" if sys.platform == "win32" else ""
     target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
     return target / "release" / f"onnxq{suffix}"
+
+
+def build_example(name: str) -> str:
+    """The path of an example of this repository, built."""
+    command = [os.environ.get("CARGO", "cargo"), "build", "--quiet", "--example", name]
+    messages = subprocess.run(
+        [*command, "--message-format=json-render-diagnostics"],
+        cwd=REPOSITORY,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout.splitlines()
+    executables = [message.get("executable") for message in map(json.loads, messages)]
+    return next(e for e in executables if e and name in Path(e).name)
 
 
 def save(model: onnx.ModelProto, path: Path) -> Path:

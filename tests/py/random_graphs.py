@@ -65,7 +65,8 @@ class RandomGraph:
 
     def const(self, array: np.ndarray) -> str:
         array = np.asarray(array)
-        same = [c for c in self.constants if np.array_equal(self.known[c], array) and self.known[c].dtype == array.dtype]
+        alike = [c for c in self.constants if self.known[c].dtype == array.dtype]
+        same = [c for c in alike if np.array_equal(self.known[c], array)]
         if same and self.chance(0.5):
             return self.pick(same)
         name = self.name("c")
@@ -140,7 +141,8 @@ class RandomGraph:
     # --- operators on floating-point numbers
 
     def float_step(self) -> None:
-        steps = [self.unary, self.binary, self.binary, self.layout, self.layout, self.reduce, self.product]
+        steps = [self.unary, self.binary, self.binary, self.layout, self.layout, self.reduce]
+        steps += [self.product] * 3
         steps += [self.scaled, self.masked, self.joined, self.branch]
         self.pick(steps)()
 
@@ -232,7 +234,8 @@ class RandomGraph:
         if not a.ndim or not a.size:
             return
         axis, keep = int(self.rng.integers(-a.ndim, a.ndim)), bool(self.chance(0.5))
-        op, since, f = self.pick([("ReduceSum", 13, np.sum), ("ReduceMean", 18, np.mean), ("ReduceMax", 18, np.max)])
+        kinds = [("ReduceSum", 13, np.sum), ("ReduceMean", 18, np.mean), ("ReduceMax", 18, np.max)]
+        op, since, f = self.pick(kinds)
         y = np.asarray(f(a, axis=axis, keepdims=keep), np.float32)
         x = self.with_axes(op, x, [axis], y, since, keepdims=int(keep))
         if self.chance(0.6):
@@ -282,7 +285,8 @@ class RandomGraph:
             by_channel = [v[:, None, None] for v in (scale, bias, mean, variance)]
             s, b, m, v = by_channel
             operands = [self.const(p) for p in (scale, bias, mean, variance)]
-            self.node("BatchNormalization", [x, *operands], ((y - m) / np.sqrt(v + 1e-5) * s + b).astype(np.float32))
+            y = ((y - m) / np.sqrt(v + 1e-5) * s + b).astype(np.float32)
+            self.node("BatchNormalization", [x, *operands], y)
 
     def masked(self) -> None:
         x = self.value(np.float32)

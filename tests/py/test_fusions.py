@@ -265,6 +265,23 @@ def test_reduce(opset, op, onnxq):
         assert_same(*run_both(before, after, feeds), exact=True)
 
 
+@pytest.mark.parametrize("opset", [11, 13])
+@pytest.mark.parametrize("index", [1, -1])
+def test_gather(opset, index, onnxq):
+    b = GraphBuilder()
+    x = b.input("x", ["N", 3, "K"])
+    for keep, back in ((False, "Unsqueeze"), (True, "Squeeze")):
+        i = b.weight(f"i{keep}", np.array([index] if keep else index))
+        h = b.node("Gather", x, i, out=f"h{keep}", axis=1)
+        operands = [] if opset < 13 else [b.weight(f"axes{keep}", np.array([1]))]
+        flags = {"axes": [1]} if opset < 13 else {}
+        b.output(b.node(back, h, *operands, out=f"y{keep}", **flags), [None] * (2 + (not keep)))
+    before = b.model(opset)
+    after = optimize(onnxq, before, "fuse-reduce")
+    assert ops(after) == ["Gather", "Gather"]
+    assert_same(*run_both(before, after, {"x": random(2, 3, 4)}), exact=True)
+
+
 # --- reassociate
 
 

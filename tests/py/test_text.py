@@ -7,8 +7,6 @@ model must survive the way through text unchanged.
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -20,7 +18,8 @@ import onnx.printer
 import pytest
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
-ROOT = Path(__file__).resolve().parents[2]
+import harness
+
 LISTS_THAT_ONNX_DROPS = {
     AttributeProto.TENSORS,
     AttributeProto.GRAPHS,
@@ -31,16 +30,7 @@ TESTDATA = Path(onnx.backend.test.__file__).parent / "data"
 
 @pytest.fixture(scope="session")
 def binary() -> str:
-    command = [os.environ.get("CARGO", "cargo"), "build", "--quiet", "--example", "onnx_text"]
-    messages = subprocess.run(
-        [*command, "--message-format=json-render-diagnostics"],
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    ).stdout.splitlines()
-    executables = [m.get("executable") for m in map(json.loads, messages)]
-    return next(e for e in executables if e and "onnx_text" in e)
+    return harness.build_example("onnx_text")
 
 
 class Text:

@@ -42,8 +42,12 @@ TEXTS: dict[str, tuple[str, list[dict[str, np.ndarray]]]] = {
         g (float[N,2] x, bool c) => (float[N,2] y, float[N,2] z) <float[2] k = {1.0, 2.0}> {
             h = Mul (x, k)
             y = If (c) <
-                then_branch = t () => (float[N,2] a) <float[2] w = {3.0, 4.0}> { u = Add (h, w) a = Mul (u, k) },
-                else_branch = e () => (float[N,2] b) <float[2] w = {5.0, 6.0}> { v = Sub (h, w) b = Identity (v) }
+                then_branch = t () => (float[N,2] a) <float[2] w = {3.0, 4.0}> {
+                    u = Add (h, w) a = Mul (u, k)
+                },
+                else_branch = e () => (float[N,2] b) <float[2] w = {5.0, 6.0}> {
+                    v = Sub (h, w) b = Identity (v)
+                }
             >
             z = Identity (h)
         }""",
@@ -178,7 +182,8 @@ TEXTS: dict[str, tuple[str, list[dict[str, np.ndarray]]]] = {
     "initializers as outputs": (
         MODERN
         + """
-        g (float[N,2] x) => (float[N,2] y, float[2] b, float[2] c, float[1] k) <float[2] b = {1.0, 2.0}, float[2] d = {1.0, 2.0}> {
+        g (float[N,2] x) => (float[N,2] y, float[2] b, float[2] c, float[1] k)
+        <float[2] b = {1.0, 2.0}, float[2] d = {1.0, 2.0}> {
             y = Mul (x, b)
             c = Identity (d)
             k = Constant <value_floats = [2.5]> ()
@@ -199,7 +204,8 @@ TEXTS: dict[str, tuple[str, list[dict[str, np.ndarray]]]] = {
     ),
     "IR version 3": (
         """<ir_version: 3, opset_import: ["" : 7]>
-        g (float[N,1,4] x, float[2,1,3] w, float[2] s, float[2] b, float[2] m, float[2] v, float k) => (float[N,2,2] y)
+        g (float[N,1,4] x, float[2,1,3] w, float[2] s, float[2] b, float[2] m, float[2] v, float k)
+        => (float[N,2,2] y)
         <float[2,1,3] w = {1.0,2.0,3.0,4.0,5.0,6.0}, float[2] s = {1.0,2.0}, float[2] b = {0.5,-0.5},
          float[2] m = {0.1,0.2}, float[2] v = {1.0,2.0}, float k = {3.0}> {
             h = Conv (x, w)
@@ -227,7 +233,8 @@ TEXTS: dict[str, tuple[str, list[dict[str, np.ndarray]]]] = {
     "float16": (
         MODERN
         + """
-        g (float16[N,2] x) => (float16[N,2] y, float16[N,2] z) <float16[2,2] w = {15872, 16384, 49664, 17408}, float16[2] b = {15360, 16384}> {
+        g (float16[N,2] x) => (float16[N,2] y, float16[N,2] z)
+        <float16[2,2] w = {15872, 16384, 49664, 17408}, float16[2] b = {15360, 16384}> {
             h = MatMul (x, w)
             y = Add (h, b)
             third = Constant <value = float16 {13652}> ()

@@ -7,6 +7,8 @@ mod indexing;
 mod layout;
 mod linear;
 mod op;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 

@@ -306,3 +306,25 @@ fn repeated_descriptions_go_with_their_value() {
     assert_eq!(remove_unused(&mut model, &[a]), [a]);
     assert!(model.graphs[main].repeated_value_info.is_empty());
 }
+
+#[test]
+fn what_a_body_captures_is_counted_once() {
+    // The node inside goes first, or the one around it: either way `y` has one use left.
+    for order in [["unused", "w", "y"], ["w", "unused", "y"]] {
+        let mut model = model(
+            10,
+            "g (bool p, float[2] x) => (float[2] z) {
+                y = Neg (x)
+                w = If (p) <
+                    then_branch = t () => (float[2] a) { unused = Exp (y) a = Abs (x) },
+                    else_branch = e () => (float[2] b) { b = Abs (x) }
+                >
+                z = Log (y)
+            }",
+        );
+        let candidates = order.map(|name| value(&model, name));
+        remove_unused(&mut model, &candidates);
+        let expected = "g (bool p, float[2] x) => (float[2] z) {\ny = Neg (x)\nz = Log (y)\n}";
+        assert_prints(&model, expected);
+    }
+}
