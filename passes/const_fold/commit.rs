@@ -2,7 +2,8 @@
 
 use super::{
     budget::Choice,
-    values::{Known, Values, is_recipe},
+    pieces::is_recipe,
+    values::{Known, Values},
 };
 use crate::{
     ir::{

@@ -1,13 +1,15 @@
 //! `const-fold`: what is constant is computed by the compiler.
 //!
 //! [`values`] finds the values, [`budget`] chooses which of them the model is to hold,
-//! [`commit`] puts them there; [`branches`] resolves an `If` whose condition is known, and
-//! [`elements`] takes elements out of sequences that a node has just made.
+//! [`commit`] puts them there; [`pieces`] has those that are computed while the file is
+//! written. [`branches`] resolves an `If` whose condition is known, and [`elements`] takes
+//! elements out of sequences that a node has just made.
 
 mod branches;
 mod budget;
 mod commit;
 mod elements;
+mod pieces;
 mod values;
 
 use crate::{

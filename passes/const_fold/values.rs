@@ -2,14 +2,14 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{INFO, budget::Choice};
+use super::{INFO, budget::Choice, pieces};
 use crate::{
     error::Result,
     fold::{self, Array, Exactness, Unfolded, Value},
     infer::{self, Facts, SymInt},
     ir::{
-        Attribute, AttributeValue, Data, DataType, Elements, GraphId, Model, Node, NodeId,
-        SideTable, Tensor, ValueId,
+        Attribute, AttributeValue, DataType, Elements, GraphId, Model, Node, NodeId, SideTable,
+        Tensor, ValueId,
     },
     pass::{Reason, Remark},
     weights,
@@ -291,7 +291,7 @@ impl Analysis<'_> {
                 return Ok(made.map(|t| Results::Tensors(vec![t])));
             }
         } else if operands.iter().flatten().any(|t| t.byte_len() > HELD)
-            && let Some(made) = large(n, opset, &operands)?
+            && let Some(made) = pieces::large(self.model, &self.values, n, opset, &operands)?
         {
             return Ok(Ok(Results::Tensors(vec![made])));
         }
@@ -428,32 +428,4 @@ impl Analysis<'_> {
             self.cache.pop_front();
         }
     }
-}
-
-/// The result of `n` on large operands, computed in pieces when it is read.
-fn large(n: &Node, opset: i64, operands: &[Option<Tensor>]) -> Result<Option<Tensor>> {
-    if let Some(tensor) = weights::streamed(n, opset, operands)? {
-        return Ok(Some(tensor));
-    }
-    let Some(Some(source)) = operands.first().filter(|_| n.is("Transpose")) else {
-        return Ok(None);
-    };
-    let rank = source.dims.len();
-    let perm = match n.attribute("perm") {
-        None => (0..rank).rev().collect(),
-        Some(AttributeValue::Ints(list)) => {
-            let place = |&p: &i64| usize::try_from(p).ok().filter(|&p| p < rank);
-            match list.iter().map(place).collect::<Option<Vec<usize>>>() {
-                Some(perm) if (0..rank).all(|a| perm.contains(&a)) && perm.len() == rank => perm,
-                _ => return Ok(None),
-            }
-        }
-        Some(_) => return Ok(None),
-    };
-    Ok(weights::transposed(source, &perm))
-}
-
-/// Whether the bytes of `tensor` are computed when the model is written.
-pub(super) fn is_recipe(tensor: &Tensor) -> bool {
-    matches!(tensor.data(), Some(Data::Computed { .. }))
 }
