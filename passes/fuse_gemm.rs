@@ -2,7 +2,7 @@
 
 use crate::{
     error::Result,
-    infer::{self, Facts},
+    infer::Facts,
     ir::{
         Attribute, AttributeValue, DataType, Model, Node, NodeId, Uses, ValueId,
         edit::{Edit, remove_unused},
@@ -62,10 +62,11 @@ struct Plan {
 
 impl Pass for FuseGemm {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
+        let facts = cx.facts(model);
         let planner = Planner {
             model,
             uses: &Uses::of(model),
-            facts: &infer::facts(model),
+            facts: &facts,
         };
         let planned = plan_nodes(model, INFO.name, cx, |node| planner.plan(node))?;
         let plans = without_inner(planned);

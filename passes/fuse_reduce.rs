@@ -3,7 +3,7 @@
 
 use crate::{
     error::Result,
-    infer::{self, Facts},
+    infer::Facts,
     ir::{
         Attribute, AttributeValue, Model, Node, NodeId, Tensor, Uses,
         edit::{Edit, remove_unused},
@@ -81,7 +81,7 @@ enum Change {
 impl Pass for FuseReduce {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
         let uses = Uses::of(model);
-        let facts = infer::facts(model);
+        let facts = cx.facts(model);
         let plans = plan_nodes(model, INFO.name, cx, |node| {
             plan(model, &uses, &facts, node)
         })?;

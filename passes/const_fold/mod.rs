@@ -104,7 +104,7 @@ impl Pass for ConstFold {
         let mut changed = 0;
         let mut remarks = Vec::new();
         for _ in 0..ROUNDS {
-            let values = Values::of(model, self.exact)?;
+            let values = Values::of(model, cx.facts(model), self.exact)?;
             // A branch that is inlined shows constants to what follows.
             let inlined = branches::inline(model, &values, cx)?;
             let taken = match inlined {
@@ -113,6 +113,7 @@ impl Pass for ConstFold {
             };
             if inlined + taken > 0 {
                 changed += inlined + taken;
+                cx.model_changed();
                 continue;
             }
             let choice = budget::choose(model, &values, self.grow);
@@ -122,6 +123,7 @@ impl Pass for ConstFold {
             if done == 0 {
                 break;
             }
+            cx.model_changed();
         }
         cx.remarks.append(&mut remarks);
         Ok(Changed::count(changed))

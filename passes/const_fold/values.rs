@@ -1,12 +1,15 @@
 //! What is constant, and its value.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use super::{INFO, budget::Choice, pieces};
 use crate::{
     error::Result,
     fold::{self, Array, Exactness, Unfolded, Value},
-    infer::{self, Facts, SymInt},
+    infer::{Facts, SymInt},
     ir::{
         Attribute, AttributeValue, DataType, Elements, GraphId, Model, Node, NodeId, SideTable,
         Tensor, ValueId,
@@ -38,7 +41,7 @@ pub(super) enum Known {
 /// The constants of a model.
 pub(super) struct Values {
     /// What shapes tell.
-    pub(super) facts: Facts,
+    pub(super) facts: Arc<Facts>,
     known: SideTable<ValueId, Option<Known>>,
     /// Nodes that were evaluated, `Constant` nodes included.
     evaluated: SideTable<NodeId, bool>,
@@ -47,16 +50,16 @@ pub(super) struct Values {
 }
 
 impl Values {
-    /// Evaluates all nodes with constant operands, in document order.
+    /// Evaluates all nodes with constant operands, in document order; `facts` are of `model`.
     ///
     /// # Errors
     /// A constant cannot be read.
-    pub(super) fn of(model: &Model, exact: bool) -> Result<Values> {
+    pub(super) fn of(model: &Model, facts: Arc<Facts>, exact: bool) -> Result<Values> {
         let mut analysis = Analysis {
             model,
             exact,
             values: Values {
-                facts: infer::facts(model),
+                facts,
                 known: SideTable::new(None),
                 evaluated: SideTable::new(false),
                 failed: Vec::new(),

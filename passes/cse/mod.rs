@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use crate::{
     error::Result,
-    infer::{self, Facts, SymInt},
+    infer::{Facts, SymInt},
     ir::{
         Callees, DataType, Function, GraphId, Model, NodeId, ValueId,
         edit::{Edit, Substitution, remove_unused},
@@ -65,7 +65,7 @@ impl Pass for Cse {
         // The model is changed while it is looked at, its functions are not.
         let functions: Vec<Function> = model.functions.clone();
         let main = model.main;
-        let facts = infer::facts(model);
+        let facts = cx.facts(model);
         let substitution = Substitution::new(model);
         let mut walk = Walk {
             edit: Edit::new(model),

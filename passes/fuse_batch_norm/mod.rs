@@ -5,7 +5,6 @@ mod plan;
 
 use crate::{
     error::Result,
-    infer,
     ir::{
         AttributeValue, Constant, Elements, Model, Node, NodeId, Str, Tensor, Uses, ValueId,
         edit::{Edit, remove_unused},
@@ -62,10 +61,11 @@ struct FuseBatchNorm;
 impl Pass for FuseBatchNorm {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
         let uses = Uses::of(model);
+        let facts = cx.facts(model);
         let planner = Planner {
             model,
             uses: &uses,
-            facts: &infer::facts(model),
+            facts: &facts,
         };
         let plans = plan_nodes(model, INFO.name, cx, |node| planner.plan(node))?;
         let count = plans.len();

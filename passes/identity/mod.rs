@@ -7,7 +7,6 @@ mod number;
 
 use crate::{
     error::Result,
-    infer,
     ir::{
         Attribute, AttributeValue, Model, NodeId, Tensor, ValueId,
         edit::{Edit, Substitution, remove_unused},
@@ -84,13 +83,14 @@ impl Pass for RemoveIdentity {
                 0 => break,
                 n => changed += n,
             }
+            cx.model_changed();
         }
         Ok(Changed::count(changed))
     }
 }
 
 fn round(model: &mut Model, cx: &mut PassContext) -> Result<usize> {
-    let facts = infer::facts(model);
+    let facts = cx.facts(model);
     let mut substitution = Substitution::new(model);
     let look = Look::new(model, &facts);
     let plans = plan_nodes(model, INFO.name, cx, |node| {

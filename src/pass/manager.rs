@@ -204,9 +204,11 @@ impl Run<'_, '_> {
         let changed = step.pass.run(self.model, &mut cx).map_err(at)?;
         let time = start.elapsed();
         self.rewrites_left = cx.rewrites_left;
-        match changed {
-            Changed::No => self.facts = cx.facts.take(),
-            Changed::Yes(_) => self.changes += 1,
+        if changed == Changed::No || cx.tells {
+            self.facts = cx.facts.take();
+        }
+        if changed != Changed::No {
+            self.changes += 1;
         }
         if let Some(before) = before {
             check(self.model, name, changed, before).map_err(at)?;

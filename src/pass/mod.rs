@@ -249,14 +249,23 @@ pub struct PassContext {
     pub(crate) rewrites_left: Option<u64>,
     /// What was inferred of the model that the pass is given.
     pub(crate) facts: Option<Arc<Facts>>,
+    /// Whether the pass says itself when that does not hold any more.
+    pub(crate) tells: bool,
 }
 
 impl PassContext {
-    /// What can be inferred of `model`, the model that the pass was given and has not changed yet.
-    /// Passes that follow each other and change nothing share it.
+    /// What can be inferred of `model`, which the pass has not changed since it was given it or
+    /// said so by [`PassContext::model_changed`]. Computed when it is not known from before.
     pub fn facts(&mut self, model: &Model) -> Arc<Facts> {
         let facts = self.facts.get_or_insert_with(|| Arc::new(facts(model)));
         Arc::clone(facts)
+    }
+
+    /// Tells that the model is another one now. A pass that works in rounds says so after each;
+    /// what it inferred in the last one then holds for the next pass, too.
+    pub fn model_changed(&mut self) {
+        self.facts = None;
+        self.tells = true;
     }
 
     /// Adds `n` to the counter `name`.
