@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// Ranks the nodes of `model` by the error that they add, the worst first.
+/// Ranks the nodes of `model` that add an error by how large it is, the worst first.
 ///
 /// `feed` gives the inputs of a model; only names that it has.
 ///
@@ -101,6 +101,8 @@ pub(crate) fn per_node(
             accumulated,
         });
     }
+    // Written otherwise and computed alike, as after a clean-up.
+    ranking.retain(|n| n.introduced > 0.0);
     ranking.sort_by(|a, b| b.introduced.total_cmp(&a.introduced));
     Ok(ranking)
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     infer::Facts,
-    ir::Model,
+    ir::{Model, NodeId, SideTable},
     onnx, text, verify,
 };
 
@@ -214,8 +214,28 @@ impl Run<'_, '_> {
             check(self.model, name, changed, before).map_err(at)?;
         }
         self.done[index].add(time, changed, cx);
+        if changed != Changed::No {
+            self.forget_remarks(index);
+        }
         self.print(index, changed);
         Ok(changed)
+    }
+
+    /// Drops what other steps than this one said of nodes that it removed.
+    fn forget_remarks(&mut self, index: usize) {
+        let others = self.done.iter().enumerate().filter(|(i, _)| *i != index);
+        if others.map(|(_, d)| d.remarks.len()).sum::<usize>() == 0 {
+            return;
+        }
+        let mut left = SideTable::<NodeId, bool>::new(false);
+        for node in self.model.reachable_nodes() {
+            left[node] = true;
+        }
+        for (i, done) in self.done.iter_mut().enumerate() {
+            if i != index {
+                done.remarks.retain(|r| left[r.node]);
+            }
+        }
     }
 
     fn print(&mut self, index: usize, changed: Changed) {

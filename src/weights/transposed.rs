@@ -131,12 +131,8 @@ impl Transposed {
             let from = base + (at + row as u64) * line + skip;
             self.source.read_at(from, bytes)?;
             for (i, bytes) in bytes.chunks(span as usize).enumerate() {
-                for (j, source) in bytes[before..before + stretch as usize]
-                    .chunks(item)
-                    .enumerate()
-                {
-                    out[(j * height + row + i) * item..][..item].copy_from_slice(source);
-                }
+                let items = &bytes[before..before + stretch as usize];
+                scatter(items, item, out, height, row + i);
             }
             row += rows;
         }
@@ -200,6 +196,30 @@ impl Produce for Transposed {
             done += len as usize;
         }
         Ok(())
+    }
+}
+
+/// Puts the items, each of so many bytes, into every `step`th place of `out` from `first` on.
+fn scatter(items: &[u8], item: usize, out: &mut [u8], step: usize, first: usize) {
+    match item {
+        1 => scatter_sized::<1>(items, out, step, first),
+        2 => scatter_sized::<2>(items, out, step, first),
+        4 => scatter_sized::<4>(items, out, step, first),
+        8 => scatter_sized::<8>(items, out, step, first),
+        _ => {
+            for (j, source) in items.chunks(item).enumerate() {
+                out[(j * step + first) * item..][..item].copy_from_slice(source);
+            }
+        }
+    }
+}
+
+/// The same for items of one number: a move and not a call.
+fn scatter_sized<const N: usize>(items: &[u8], out: &mut [u8], step: usize, first: usize) {
+    let (items, _) = items.as_chunks::<N>();
+    let (out, _) = out.as_chunks_mut::<N>();
+    for (source, to) in items.iter().zip(out[first..].iter_mut().step_by(step)) {
+        *to = *source;
     }
 }
 

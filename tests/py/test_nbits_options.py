@@ -173,7 +173,7 @@ def test_transposed_and_shared_layouts_get_the_same_codes(onnxq):
     for name in "acd":
         b.output(name, (4, 24))
     harness.save(b.model(), onnxq.dir / "in.onnx")
-    onnxq.ok("quantize", "in.onnx", "-o", "out.onnx")
+    onnxq.ok("quantize", "in.onnx", "-o", "out.onnx", "--no-clean")
     found = dequant.quantized_weights(dequant.load(onnxq.dir / "out.onnx"))
     assert len(found) == 3
     for weight in found:
