@@ -4,7 +4,8 @@ use std::{fmt, sync::Arc};
 
 use crate::ir::{EntityId, Str, ValueId};
 
-/// An integer: a polynomial with integer coefficients over [`Atom`]s, in a canonical form,
+/// An integer: a polynomial with integer coefficients, in a canonical form, over names, unknown
+/// extents and elements, and quotients, minima, maxima and broadcasts of such polynomials,
 /// so that equal polynomials are equal values. Different values may still be the same
 /// integer at run time; equal ones always are.
 ///
