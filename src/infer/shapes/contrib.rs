@@ -1,8 +1,9 @@
 //! Operators of ONNX Runtime's own domain, `com.microsoft`.
 
 use super::{
-    linear::{conv, matmul, matrix_product},
+    linear::{matmul, matrix_product},
     op::{Fact, Op, Outcome, Rule, Stop, conflict, show},
+    windows::conv,
 };
 use crate::{infer::SymInt, ir::AttributeValue};
 

@@ -9,6 +9,7 @@ mod linear;
 mod op;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use std::collections::{HashMap, HashSet};
 
@@ -244,6 +245,7 @@ fn rule(domain: &str, name: &str) -> Option<Rule> {
             .or_else(|| layout::rule(name))
             .or_else(|| indexing::rule(name))
             .or_else(|| linear::rule(name))
+            .or_else(|| windows::rule(name))
             .or(match name {
                 "Constant" => Some(constant as Rule),
                 _ => None,
