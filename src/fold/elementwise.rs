@@ -3,7 +3,7 @@
 use super::{
     Array, Result, Unfolded,
     args::Args,
-    array::{Builder, pick, strides, walk},
+    array::{Builder, Places, pick, strides},
     number::{Class, int_range, wrap},
 };
 use crate::ir::DataType;
@@ -139,7 +139,9 @@ fn zip(
     let dims = broadcast_dims(&[a.dims(), b.dims()])?;
     let mut out = Builder::new(dtype, dims.clone())?;
     let [s, t] = [a, b].map(|x| broadcast_strides(x.dims(), &dims));
-    walk(&dims, [&s, &t], |[i, j]| each(i, j, &mut out))?;
+    for [i, j] in Places::new(&dims, [s, t])? {
+        each(i, j, &mut out)?;
+    }
     Ok(out.finish())
 }
 
@@ -342,18 +344,11 @@ pub(super) fn select(args: &Args<'_>) -> Result<Array> {
     }
     let dims = broadcast_dims(&[condition.dims(), a.dims(), b.dims()])?;
     let [c, s, t] = [condition, a, b].map(|x| broadcast_strides(x.dims(), &dims));
-    // Checked before the places are listed.
-    Builder::new(a.dtype(), dims.clone())?;
-    let mut from = Vec::new();
-    walk(&dims, [&c, &s, &t], |[c, i, j]| {
-        from.push(if condition.int(c) != 0 {
-            (a, i)
-        } else {
-            (b, j)
-        });
-        Ok(())
-    })?;
-    pick(dims, a.dtype(), from.into_iter())
+    let from = Places::new(&dims, [c, s, t])?.map(|[c, i, j]| match condition.int(c) {
+        0 => (b, j),
+        _ => (a, i),
+    });
+    pick(dims, a.dtype(), from)
 }
 
 /// `Clip`: the lower bound first, then the upper.

@@ -21,12 +21,14 @@ mod order;
 mod reduce;
 mod sequences;
 mod shape;
+mod slice;
 #[cfg(test)]
 mod tests;
 
 pub use array::Array;
 pub use operators::{Exactness, exactness, streams};
 pub use shape::reshapes;
+pub use slice::slice_range;
 
 use crate::ir::Node;
 use args::Args;

@@ -7,7 +7,7 @@ use super::{
     args::Args,
     cast,
     elementwise::{self as e, map},
-    gather, linear, moves, order, reduce, sequences, shape,
+    gather, linear, moves, order, reduce, sequences, shape, slice,
 };
 use crate::{ir::Node, schema};
 
@@ -200,7 +200,7 @@ static OPERATORS: &[Operator] = operators! {
     each "Sin" Rounded => |a| e::float(a, f64::sin);
     each "Sinh" Rounded => |a| e::float(a, f64::sinh);
     whole "Size" Exact => shape::size;
-    whole "Slice" Exact => moves::slice;
+    whole "Slice" Exact => slice::slice;
     whole "Softmax" Rounded => |a| reduce::normalize(a, reduce::softmax);
     each "Softplus" Rounded => |a| e::float(a, e::softplus);
     each "Softsign" Rounded => |a| e::float(a, |x| x / (1.0 + x.abs()));

@@ -55,6 +55,14 @@ fn fails(opset: i64, body: &str) {
     }
 }
 
+#[track_caller]
+fn declines(opset: i64, body: &str) {
+    match run(opset, body) {
+        Err(Unfolded::Unsupported(_)) => {}
+        other => panic!("{body}: {other:?}"),
+    }
+}
+
 #[test]
 fn integers_wrap_and_divide_toward_zero() {
     let two = |op: &str, dtype: &str, a: &str, b: &str| {
@@ -232,6 +240,18 @@ fn indices_out_of_range() {
         21,
         &format!("<{data}, {back}> {{ y = Slice (x, s, e, axes, s) }}"),
         &[3.0, 2.0, 1.0],
+    );
+    let before = "int64[1] s = {-100}, int64[1] e = {-1000}, int64[1] a = {0}, int64[1] t = {-1}";
+    gives(
+        21,
+        &format!("<{data}, {before}> {{ y = Slice (x, s, e, a, t) }}"),
+        &[1.0],
+    );
+    // By the text of the standard nothing is selected, by runtimes everything.
+    let open = "int64[1] s = {-1}, int64[1] e = {2147483647}, int64[1] a = {0}, int64[1] t = {-1}";
+    declines(
+        21,
+        &format!("<{data}, {open}> {{ y = Slice (x, s, e, a, t) }}"),
     );
 }
 
