@@ -218,7 +218,9 @@ fn number(x: f64, like: &Array) -> Result<Array> {
     super::cast::to(&out.finish(), like.dtype())
 }
 
-/// The places of an axis of `extent`, padded on both sides; `None` where the fill goes.
+/// The places of an axis of `extent`, padded on both sides; `None` where the fill goes. What
+/// the standard leaves open is not evaluated: to take away before or after other elements are
+/// repeated, and a reflection of a reflection.
 fn padded(extent: usize, before: i64, after: i64, mode: &str) -> Result<Vec<Option<usize>>> {
     let n = extent as i64;
     let total = n.checked_add(before).and_then(|t| t.checked_add(after));
@@ -229,16 +231,23 @@ fn padded(extent: usize, before: i64, after: i64, mode: &str) -> Result<Vec<Opti
     if total as u64 > super::LIMIT {
         return Err(Unfolded::TooLarge(total as u64));
     }
+    let repeats = mode != "constant" && (before, after) != (0, 0);
+    let reflects_again = mode == "reflect" && before.max(after) >= n;
+    if repeats && (before.min(after) < 0 || reflects_again) {
+        return Err(Unfolded::Unsupported(format!(
+            "{before} and {after} of {n} in mode `{mode}`"
+        )));
+    }
     let inside = |i: i64| (0..n).contains(&i).then_some(i as usize);
     let place = |i: i64| match mode {
         "constant" => Ok(inside(i)),
         _ if n == 0 => Err(Unfolded::invalid("padding of nothing")),
         "edge" => Ok(inside(i.clamp(0, n - 1))),
         "wrap" => Ok(inside(i.rem_euclid(n))),
-        "reflect" if n == 1 => Ok(Some(0)),
+        // One turn at most.
         "reflect" => {
-            let turn = i.rem_euclid(2 * (n - 1));
-            Ok(inside(turn.min(2 * (n - 1) - turn)))
+            let i = i.abs();
+            Ok(inside(i.min(2 * (n - 1) - i)))
         }
         other => Err(Unfolded::Invalid(format!("mode `{other}`"))),
     };
