@@ -94,6 +94,10 @@ fn keeps_order(look: &Look<'_>, n: &Node, x: ValueId) -> bool {
 /// all keep the order of the elements.
 fn before_reshapes(look: &Look<'_>, n: &Node, result: ValueId) -> Option<ValueId> {
     let mut at = n.input(0)?;
+    // Without axes, some runtimes remove all of extent 1.
+    if n.is("Squeeze") && look.ints(n, "axes", 1).is_some_and(|axes| axes.is_empty()) {
+        return None;
+    }
     if look.same_shape(result, at) {
         return Some(at);
     }
