@@ -2,8 +2,8 @@
 //!
 //! [`values`] finds the values, [`budget`] chooses which of them the model is to hold,
 //! [`commit`] puts them there; [`pieces`] has those that are computed while the file is
-//! written. [`remarks`] says what stays. [`branches`] resolves an `If` whose condition is known, and [`elements`] takes
-//! elements out of sequences that a node has just made.
+//! written, and [`remarks`] says what stays. [`branches`] resolves an `If` whose condition is
+//! known, and [`elements`] takes elements out of sequences that a node has just made.
 
 mod branches;
 mod budget;
@@ -64,10 +64,11 @@ while the model is written, a piece at a time.
 
 The standard operators that have one result for given operands: no random ones, no
 convolutions, no quantization, no control flow except `If`. Not folded: initializers that
-callers may replace; a result above 16 MiB that cannot be made in pieces (`fold-too-large`);
-what would make the file larger (`fold-grows`); what a runtime refuses or the standard does
-not define, such as a division by zero or an index out of range (`fold-fails`). In functions,
-and up to IR version 3, constants are `Constant` nodes and not initializers.
+callers may replace; a result above 16 MiB that cannot be made in pieces, or takes more than
+that to find (`fold-too-large`); what would make the file larger (`fold-grows`); what a runtime
+refuses, such as a division by zero or an index out of range (`fold-fails`); forms that the
+standard leaves open, such as `NonZero` of a scalar (`operator`). In functions, and up to IR
+version 3, constants are `Constant` nodes and not initializers.
 
 ## Statistics
 

@@ -348,6 +348,20 @@ mod tests {
     }
 
     #[test]
+    fn steps_count_every_reading() {
+        let source = Some(floats(9));
+        assert_eq!(steps(std::slice::from_ref(&source)), 1);
+        let of = |op: &str, operands: &[Option<Tensor>]| {
+            let made = streamed(&node(op), 21, operands).unwrap().unwrap();
+            (made.data().unwrap().steps(), Some(made))
+        };
+        let (one, negated) = of("Neg", &[source.clone()]);
+        let (three, doubled) = of("Add", &[negated.clone(), negated]);
+        let (four, _) = of("Mul", &[source, doubled]);
+        assert_eq!((one, three, four), (1, 3, 4));
+    }
+
+    #[test]
     fn what_may_fail_is_not_streamed() {
         let mut cast = node("Cast");
         cast.attributes = vec![Attribute::new("to", AttributeValue::Int(7))];
