@@ -355,7 +355,7 @@ mod tests {
             let made = streamed(&node(op), 21, operands).unwrap().unwrap();
             (made.data().unwrap().steps(), Some(made))
         };
-        let (one, negated) = of("Neg", &[source.clone()]);
+        let (one, negated) = of("Neg", std::slice::from_ref(&source));
         let (three, doubled) = of("Add", &[negated.clone(), negated]);
         let (four, _) = of("Mul", &[source, doubled]);
         assert_eq!((one, three, four), (1, 3, 4));
