@@ -46,8 +46,10 @@ fn rearranged(op: &Op<'_>, shape: Shape) -> Outcome {
     Ok(vec![Fact::with_elements(shape, elements)])
 }
 
-/// `Reshape`. An entry that may be zero is understood where zero, which stands for the extent of
-/// the operand, means zero as well.
+/// `Reshape`. Zero stands for the extent of the operand. So an entry that may be zero is understood
+/// where that extent is zero as well; or where all entries are given and multiply to the number
+/// of elements, because a runtime refuses the model when one of them is zero (unless another is
+/// zero and copied, too: extents of a tensor that is empty along two axes may be others).
 fn reshape(op: &Op<'_>) -> Outcome {
     let target: Vec<SymInt> = match (op.elements(1), op.ints("shape")?) {
         (Some(list), _) => list.to_vec(),
@@ -59,6 +61,8 @@ fn reshape(op: &Op<'_>) -> Outcome {
     };
     let input = op.shape(0).ok();
     let copies_zero = op.int("allowzero", 0)? == 0;
+    let elements = input.and_then(product);
+    let given = elements.is_some() && product(&target) == elements;
     let mut out: Vec<Option<SymInt>> = Vec::with_capacity(target.len());
     let mut free = None;
     for (axis, extent) in target.iter().enumerate() {
@@ -83,7 +87,10 @@ fn reshape(op: &Op<'_>) -> Outcome {
             None => {
                 let copied = input.and_then(|input| input.get(axis));
                 let stays = |low| {
-                    low >= 1 || !copies_zero || copied.is_some_and(|d| extent.vanishes_with(d))
+                    low >= 1
+                        || !copies_zero
+                        || given
+                        || copied.is_some_and(|d| extent.vanishes_with(d))
                 };
                 op.lower(extent)
                     .is_some_and(|low| low >= 0 && stays(low))
@@ -91,7 +98,7 @@ fn reshape(op: &Op<'_>) -> Outcome {
             }
         });
     }
-    if let (Some(free), Some(total)) = (free, input.and_then(product)) {
+    if let (Some(free), Some(total)) = (free, elements) {
         let others = out.iter().enumerate().filter(|(axis, _)| *axis != free);
         let others: Option<Vec<&SymInt>> = others.map(|(_, extent)| extent.as_ref()).collect();
         out[free] =
