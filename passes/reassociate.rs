@@ -38,7 +38,11 @@ On integers the result is the same to the bit, as they wrap around. On floating-
 constants are rounded instead of what is between: as many roundings as before, each half a unit in
 the last place at most. That holds where nothing cancels and nothing leaves the range of the type, so
 additions of opposite signs stay (rounding to whole numbers is written that way), and so do factors
-when one of them, or their product, is zero, subnormal or not finite.
+when one of them, or their product, is zero, subnormal or not finite. What is between leaves the
+range where the result does not only when one factor enlarges and the other one reduces: such
+factors are merged when they are within 2^-16 to 2^16 (2^-4 to 2^4 in float16, 2^-128 to 2^128 in
+double). For `x` within that factor of an end of the range the result may then be a number where it
+was infinite, or have digits that were lost; not the other way round.
 
 ## Scope
 
@@ -222,11 +226,8 @@ impl Planner<'_> {
         dims: &[i64],
     ) -> Result<Option<(&'static str, Tensor)>> {
         let dtype = source_tensor(self.model, first.constant).map(|t| t.dtype);
-        let smallest = match dtype {
-            Some(DataType::Float) => f64::from(f32::MIN_POSITIVE),
-            Some(DataType::Float16) => f64::powi(2.0, -14),
-            Some(DataType::Double) => f64::MIN_POSITIVE,
-            _ => return Ok(None),
+        let Some(range) = dtype.and_then(FactorRange::of) else {
+            return Ok(None);
         };
         let dtype = dtype.filter(|_| self.rounded);
         let numbers = |step: &Step| small_floats(self.model, step.constant, ELEMENTS);
@@ -262,7 +263,10 @@ impl Planner<'_> {
             }
             false => {
                 let mut all = a.iter().chain(&b).chain(&rounded);
-                all.all(|x| x.is_finite() && x.abs() >= smallest)
+                let factor = |step: &Step, x: f64| if step.inverse { x.recip() } else { x };
+                let keeps = |a, b| range.keeps(factor(first, a), factor(outer, b));
+                let kept = pairs(&a, &b, &keeps);
+                all.all(|&x| range.is_normal(x)) && kept.into_iter().all(|k| k)
             }
         };
         Ok(fits.then_some((op_type, tensor)))
@@ -304,8 +308,44 @@ impl Planner<'_> {
     }
 }
 
+/// Which factors may be merged.
+struct FactorRange {
+    /// The smallest normal number.
+    smallest: f64,
+    /// How much one factor may enlarge what the other one reduces: about an eighth of the
+    /// exponents of the type (a quarter of the few that float16 has), far more than the
+    /// scales of a network differ by.
+    swing: f64,
+}
+
+impl FactorRange {
+    fn of(dtype: DataType) -> Option<FactorRange> {
+        let (smallest, swing) = match dtype {
+            DataType::Float => (f64::from(f32::MIN_POSITIVE), 16),
+            DataType::Float16 => (f64::powi(2.0, -14), 4),
+            DataType::Double => (f64::MIN_POSITIVE, 128),
+            _ => return None,
+        };
+        Some(FactorRange {
+            smallest,
+            swing: f64::powi(2.0, swing),
+        })
+    }
+
+    fn is_normal(&self, x: f64) -> bool {
+        x.is_finite() && x.abs() >= self.smallest
+    }
+
+    /// Whether a number times `a` leaves the range hardly before it does times `a` and `b`.
+    fn keeps(&self, a: f64, b: f64) -> bool {
+        let (a, b) = (a.abs(), b.abs());
+        let near = |x: f64| (1.0 / self.swing..=self.swing).contains(&x);
+        (a >= 1.0) == (b >= 1.0) || (near(a) && near(b))
+    }
+}
+
 /// What `merge` makes of each pair, where one list may have one element for all of the other.
-fn pairs<T: Copy>(a: &[T], b: &[T], merge: &dyn Fn(T, T) -> T) -> Vec<T> {
+fn pairs<T: Copy, R>(a: &[T], b: &[T], merge: &dyn Fn(T, T) -> R) -> Vec<R> {
     match (a, b) {
         (&[a], b) => b.iter().map(|&b| merge(a, b)).collect(),
         (a, &[b]) => a.iter().map(|&a| merge(a, b)).collect(),

@@ -3,7 +3,7 @@
 use super::values::Values;
 use crate::{
     error::Result,
-    ir::{AttributeValue, GraphId, Model, NodeId, edit::inline_branch},
+    ir::{AttributeValue, GraphId, Model, NodeId, edit::inline_branches},
     pass::PassContext,
 };
 
@@ -20,28 +20,9 @@ pub(super) fn inline(model: &mut Model, values: &Values, cx: &mut PassContext) -
         }
     }
     cx.limit(&mut taken);
-    let mut count = 0;
-    for (node, branch) in taken {
-        // One inside a branch that was dropped is gone.
-        let listed = model.graphs[model.nodes[node].graph].nodes.contains(&node);
-        if listed && is_reachable(model, node) && inline_branch(model, node, branch).is_ok() {
-            count += 1;
-        }
-    }
+    let count = inline_branches(model, &taken);
     cx.count("inlined", count as u64);
     Ok(count)
-}
-
-/// Whether `node` is in a graph that is part of the model still.
-fn is_reachable(model: &Model, node: NodeId) -> bool {
-    let mut graph = model.nodes[node].graph;
-    while let Some(owner) = model.graphs[graph].owner {
-        graph = model.nodes[owner].graph;
-        if !model.graphs[graph].nodes.contains(&owner) {
-            return false;
-        }
-    }
-    true
 }
 
 fn taken_branch(model: &Model, values: &Values, node: NodeId) -> Result<Option<GraphId>> {

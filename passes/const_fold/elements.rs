@@ -63,7 +63,7 @@ struct At {
 }
 
 /// `node`, when it is a `SequenceAt` with a known position and a reader, and what it makes is
-/// no output of a graph.
+/// no output of a graph. The position is a scalar: a `Gather` makes an axis of any other.
 fn at(model: &Model, values: &Values, uses: &Uses, node: NodeId) -> Result<Option<At>> {
     let n = &model.nodes[node];
     let (Some(list), Some(position), Some(made)) = (n.input(0), n.input(1), n.output(0)) else {
@@ -74,6 +74,9 @@ fn at(model: &Model, values: &Values, uses: &Uses, node: NodeId) -> Result<Optio
     };
     let readers = uses.of_value(made);
     if readers.is_empty() || readers.iter().any(|u| matches!(u, Use::Output(..))) {
+        return Ok(None);
+    }
+    if values.tensor(position).is_none_or(|t| !t.dims.is_empty()) {
         return Ok(None);
     }
     let position = values.int(position).map_err(|e| e.at(model.label(node)))?;

@@ -8,7 +8,7 @@ use std::{
 use super::{INFO, budget::Choice, pieces};
 use crate::{
     error::Result,
-    fold::{self, Array, Exactness, Unfolded, Value},
+    fold::{self, Array, Unfolded, Value},
     infer::{Facts, SymInt},
     ir::{
         Attribute, AttributeValue, DataType, Elements, GraphId, Model, Node, NodeId, SideTable,
@@ -270,17 +270,9 @@ impl Analysis<'_> {
     }
 
     fn may_fold(&self, n: &Node, opset: i64) -> bool {
-        let floats = || {
-            let operand = n.inputs.iter().flatten().next();
-            let tensor = operand.and_then(|&v| self.values.tensor(v));
-            tensor.is_none_or(|t| t.dtype.is_float())
-        };
-        match fold::exactness(n.domain(), &n.op_type, opset) {
-            None => false,
-            Some(Exactness::Exact) => true,
-            Some(Exactness::ExactIntegers) => !self.exact || !floats(),
-            Some(Exactness::Rounded) => !self.exact,
-        }
+        let dtype = |v: &Option<ValueId>| v.and_then(|v| self.values.tensor(v)).map(|t| t.dtype);
+        let dtypes: Vec<Option<DataType>> = n.inputs.iter().map(dtype).collect();
+        fold::is_exact(n, opset, &dtypes).is_some_and(|exact| exact || !self.exact)
     }
 
     fn evaluate(&mut self, n: &Node, opset: i64) -> Result<Result<Results, Unfolded>> {

@@ -219,7 +219,9 @@ impl Walk<'_, '_> {
             |&(gone, kept): &(ValueId, ValueId)| self.substitution.can_unite(model, gone, kept);
         match (pairs.iter().all(fits), &*pairs) {
             (true, _) => self.unite("nodes", &pairs),
-            (false, &[(_, kept)]) => self.alias(gone, kept, schema),
+            (false, &[(result, kept)]) if model.nodes[gone].outputs == [Some(result)] => {
+                self.alias(gone, kept, schema);
+            }
             (false, _) => {}
         }
     }
@@ -237,7 +239,7 @@ impl Walk<'_, '_> {
         self.count(what);
     }
 
-    /// Makes `node`, whose result must keep its name, an `Identity` of `value`.
+    /// Makes `node`, whose first and only result must keep its name, an `Identity` of `value`.
     fn alias(&mut self, node: NodeId, value: ValueId, schema: &OpSchema) {
         let n = &self.edit.model().nodes[node];
         let cheap = n.is("Identity") || n.is("Constant");

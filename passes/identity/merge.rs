@@ -62,7 +62,8 @@ fn composed(outer: &[i64], inner: &[i64]) -> Option<Vec<i64>> {
 }
 
 /// The axes that an `Unsqueeze` or `Squeeze` adds or removes, counted from the front of a
-/// tensor with `rank` axes and in order.
+/// tensor with `rank` axes and in order. `None` for an empty list too: some runtimes take it
+/// as no list, with which a `Squeeze` removes all axes of extent 1.
 fn axes(look: &Look<'_>, n: &Node, rank: Option<usize>) -> Option<Vec<i64>> {
     let from_front = |axis: i64| match axis {
         0.. => Some(axis),
@@ -72,7 +73,7 @@ fn axes(look: &Look<'_>, n: &Node, rank: Option<usize>) -> Option<Vec<i64>> {
     let mut axes: Vec<i64> = given.map(from_front).collect::<Option<_>>()?;
     axes.sort_unstable();
     axes.dedup();
-    Some(axes)
+    Some(axes).filter(|a| !a.is_empty())
 }
 
 /// The axes that `inner` and then `outer` add.

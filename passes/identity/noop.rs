@@ -94,6 +94,10 @@ fn keeps_order(look: &Look<'_>, n: &Node, x: ValueId) -> bool {
 /// all keep the order of the elements.
 fn before_reshapes(look: &Look<'_>, n: &Node, result: ValueId) -> Option<ValueId> {
     let mut at = n.input(0)?;
+    // Without axes, some runtimes remove all of extent 1.
+    if n.is("Squeeze") && look.ints(n, "axes", 1).is_some_and(|axes| axes.is_empty()) {
+        return None;
+    }
     if look.same_shape(result, at) {
         return Some(at);
     }
@@ -114,7 +118,8 @@ fn before_reshapes(look: &Look<'_>, n: &Node, result: ValueId) -> Option<ValueId
 }
 
 /// The operand of an `Unsqueeze` whose axes `n`, a `Squeeze`, removes, or the other way round.
-/// Both count axes in what has more of them, so nothing else needs to be known.
+/// Both count axes in what has more of them, so nothing else needs to be known. Without axes, a
+/// `Squeeze` may remove more.
 fn undone_axes(look: &Look<'_>, n: &Node, x: ValueId) -> Option<ValueId> {
     let (inner, _) = look.maker(x)?;
     let inverse = match &*n.op_type {
@@ -127,7 +132,8 @@ fn undone_axes(look: &Look<'_>, n: &Node, x: ValueId) -> Option<ValueId> {
         axes.sort_unstable();
         Some(axes)
     };
-    let same = &*inner.op_type == inverse && axes(n)? == axes(inner)?;
+    let listed = axes(n)?;
+    let same = &*inner.op_type == inverse && !listed.is_empty() && listed == axes(inner)?;
     inner.input(0).filter(|_| same)
 }
 

@@ -331,52 +331,69 @@ pub(super) fn strides(dims: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// Calls `visit` for each index of an array of extents `dims`, in row-major order, with the
-/// place that each of `strides` gives it.
-pub(super) fn walk<const N: usize>(
-    dims: &[usize],
-    strides: [&[usize]; N],
-    mut visit: impl FnMut([usize; N]) -> Result<()>,
-) -> Result<()> {
-    if dims.contains(&0) {
-        return Ok(());
+/// The indices of an array, in row-major order, as the place that each of `N` lists of strides
+/// gives them. Strides may be negative numbers, wrapped.
+pub(super) struct Places<const N: usize> {
+    dims: Vec<usize>,
+    strides: [Vec<usize>; N],
+    index: Vec<usize>,
+    place: [usize; N],
+    len: u64,
+    left: u64,
+}
+
+impl<const N: usize> Places<N> {
+    /// The places of an array of extents `dims`.
+    pub(super) fn new(dims: &[usize], strides: [Vec<usize>; N]) -> Result<Places<N>> {
+        let len = count(dims)?;
+        Ok(Places {
+            dims: dims.to_vec(),
+            strides,
+            index: vec![0; dims.len()],
+            place: [0; N],
+            len,
+            left: len,
+        })
     }
-    let mut index = vec![0; dims.len()];
-    let mut place = [0; N];
-    loop {
-        visit(place)?;
-        let mut axis = dims.len();
-        loop {
-            if axis == 0 {
-                return Ok(());
+
+    /// How many there are, from the first to the last.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Goes back to the first.
+    pub(super) fn rewind(&mut self) -> &mut Places<N> {
+        self.index.fill(0);
+        self.place = [0; N];
+        self.left = self.len;
+        self
+    }
+
+    /// Goes to the next index; after the last comes the first.
+    fn advance(&mut self) {
+        for axis in (0..self.dims.len()).rev() {
+            self.index[axis] += 1;
+            for (p, s) in self.place.iter_mut().zip(&self.strides) {
+                *p = p.wrapping_add(s[axis]);
             }
-            axis -= 1;
-            index[axis] += 1;
-            for (p, s) in place.iter_mut().zip(strides) {
-                *p += s[axis];
-            }
-            if index[axis] < dims[axis] {
+            if self.index[axis] < self.dims[axis] {
                 break;
             }
-            index[axis] = 0;
-            for (p, s) in place.iter_mut().zip(strides) {
-                *p -= s[axis] * dims[axis];
+            self.index[axis] = 0;
+            for (p, s) in self.place.iter_mut().zip(&self.strides) {
+                *p = p.wrapping_sub(s[axis].wrapping_mul(self.dims[axis]));
             }
         }
     }
 }
 
-/// The places that `strides` gives to the indices of an array of extents `dims`, in order.
-pub(super) fn places(dims: &[usize], strides: &[usize]) -> Result<Vec<usize>> {
-    // As much memory as the largest result; in elements, not bytes.
-    let count = count(dims)?;
-    if count > LIMIT {
-        return Err(Unfolded::TooLarge(count));
+impl<const N: usize> Iterator for Places<N> {
+    type Item = [usize; N];
+
+    fn next(&mut self) -> Option<[usize; N]> {
+        self.left = self.left.checked_sub(1)?;
+        let place = self.place;
+        self.advance();
+        Some(place)
     }
-    let mut out = Vec::with_capacity(count as usize);
-    walk(dims, [strides], |[place]| {
-        out.push(place);
-        Ok(())
-    })?;
-    Ok(out)
 }

@@ -3,8 +3,8 @@
 use super::{
     Array, Result, Unfolded,
     args::Args,
-    array::{Builder, pick, strides, walk},
-    number::{Class, int_range, wrap},
+    array::{Builder, Places, pick, strides},
+    number::{Class, int_range},
 };
 use crate::ir::DataType;
 
@@ -139,7 +139,9 @@ fn zip(
     let dims = broadcast_dims(&[a.dims(), b.dims()])?;
     let mut out = Builder::new(dtype, dims.clone())?;
     let [s, t] = [a, b].map(|x| broadcast_strides(x.dims(), &dims));
-    walk(&dims, [&s, &t], |[i, j]| each(i, j, &mut out))?;
+    for [i, j] in Places::new(&dims, [s, t])? {
+        each(i, j, &mut out)?;
+    }
     Ok(out.finish())
 }
 
@@ -306,19 +308,18 @@ pub(super) fn pow(args: &Args<'_>) -> Result<Array> {
     })
 }
 
-/// `base` to the power of `exponent`, wrapped, by squaring.
+/// `base` to the power of `exponent`, when a runtime that computes in double finds the same.
 fn int_power(dtype: DataType, base: i128, exponent: i128) -> Result<i128> {
-    let mut left = u64::try_from(exponent)
-        .map_err(|_| Unfolded::Unsupported("negative powers of integers".to_owned()))?;
-    let (mut square, mut power) = (base, 1i128);
-    while left > 0 {
-        if left & 1 == 1 {
-            power = wrap(dtype, power.wrapping_mul(square));
-        }
-        square = wrap(dtype, square.wrapping_mul(square));
-        left >>= 1;
-    }
-    Ok(power)
+    let (least, most) = int_range(dtype);
+    let exact = 1i128 << f64::MANTISSA_DIGITS;
+    u32::try_from(exponent)
+        .ok()
+        .and_then(|e| base.checked_pow(e))
+        .filter(|p| (least..=most).contains(p) && (-exact..=exact).contains(p))
+        .ok_or_else(|| {
+            let what = format!("the integer {base} to the power of {exponent}");
+            Unfolded::Unsupported(what)
+        })
 }
 
 /// `BitShift`; a shift by the width or more leaves nothing, or the sign.
@@ -342,26 +343,22 @@ pub(super) fn select(args: &Args<'_>) -> Result<Array> {
     }
     let dims = broadcast_dims(&[condition.dims(), a.dims(), b.dims()])?;
     let [c, s, t] = [condition, a, b].map(|x| broadcast_strides(x.dims(), &dims));
-    // Checked before the places are listed.
-    Builder::new(a.dtype(), dims.clone())?;
-    let mut from = Vec::new();
-    walk(&dims, [&c, &s, &t], |[c, i, j]| {
-        from.push(if condition.int(c) != 0 {
-            (a, i)
-        } else {
-            (b, j)
-        });
-        Ok(())
-    })?;
-    pick(dims, a.dtype(), from.into_iter())
+    let from = Places::new(&dims, [c, s, t])?.map(|[c, i, j]| match condition.int(c) {
+        0 => (b, j),
+        _ => (a, i),
+    });
+    pick(dims, a.dtype(), from)
 }
 
-/// `Clip`: the lower bound first, then the upper.
+/// `Clip`: the lower bound first, then the upper. Nothing is said of bounds that are NaN.
 pub(super) fn clip(args: &Args<'_>) -> Result<Array> {
     let a = args.tensor(0)?;
     if args.opset < 11 {
         let low = args.float("min", f32::MIN)?;
         let high = args.float("max", f32::MAX)?;
+        if low.is_nan() || high.is_nan() {
+            return Err(no_bound());
+        }
         return float(args, |x| maximum(x, low)).and_then(|lifted| {
             let mut out = Builder::new(lifted.dtype(), lifted.dims().to_vec())?;
             (0..lifted.len()).for_each(|i| out.float(minimum(lifted.float(i), high)));
@@ -385,6 +382,7 @@ pub(super) fn clip(args: &Args<'_>) -> Result<Array> {
         }
         let mut out = Builder::new(a.dtype(), a.dims().to_vec())?;
         match a.class() {
+            Class::Float if bound.float(0).is_nan() => return Err(no_bound()),
             Class::Int => (0..a.len()).for_each(|i| out.int(int(clipped.int(i), bound.int(0)))),
             Class::Float => {
                 (0..a.len()).for_each(|i| out.float(of_floats(clipped.float(i), bound.float(0))));
@@ -394,6 +392,10 @@ pub(super) fn clip(args: &Args<'_>) -> Result<Array> {
         clipped = out.finish();
     }
     Ok(clipped)
+}
+
+fn no_bound() -> Unfolded {
+    Unfolded::Unsupported("a bound that is NaN".to_owned())
 }
 
 /// The greater, or NaN.

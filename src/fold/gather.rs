@@ -5,7 +5,7 @@ use super::{
     args::{Args, index},
     array::{Builder, count, pick, product, strides},
     elementwise::{maximum, minimum, no_type},
-    number::{Class, FloatOp, IntOp},
+    number::{self, Class, FloatOp, IntOp},
 };
 use crate::ir::DataType;
 
@@ -130,11 +130,16 @@ fn scatter(args: &Args<'_>, to: &[usize]) -> Result<Array> {
         Class::Int => {
             let mut all: Vec<i128> = (0..a.len()).map(|i| a.int(i)).collect();
             for (i, &p) in to.iter().enumerate() {
-                all[p] = super::number::wrap(a.dtype(), int(all[p], updates.int(i)));
+                all[p] = number::wrap(a.dtype(), int(all[p], updates.int(i)));
             }
             all.into_iter().for_each(|x| out.int(x));
         }
         Class::Float => {
+            let has_nan = |a: &Array| (0..a.len()).any(|i| a.float(i).is_nan());
+            if ["max", "min"].contains(&reduction) && (has_nan(a) || has_nan(updates)) {
+                let what = "the extremes of numbers and NaN";
+                return Err(Unfolded::Unsupported(what.to_owned()));
+            }
             let mut all: Vec<f64> = (0..a.len()).map(|i| a.float(i)).collect();
             for (i, &p) in to.iter().enumerate() {
                 all[p] = float(all[p], updates.float(i));
@@ -208,6 +213,10 @@ pub(super) fn non_zero(args: &Args<'_>) -> Result<Array> {
     };
     if a.class() == Class::Other {
         return Err(no_type(a.dtype()));
+    }
+    // The standard has no axis to speak of, runtimes have one.
+    if a.rank() == 0 {
+        return Err(Unfolded::Unsupported("NonZero of a scalar".to_owned()));
     }
     let found: Vec<usize> = (0..a.len()).filter(is_set).collect();
     let own = strides(a.dims());
@@ -289,12 +298,19 @@ pub(super) fn range(args: &Args<'_>) -> Result<Array> {
             (0..steps).for_each(|i| out.int(start + i as i128 * delta));
             Ok(out.finish())
         }
-        // Exactly representable numbers only: runtimes add up or multiply as they like.
+        // Rounded once each; runtimes add up or multiply as they like.
         Class::Float => {
             let [start, limit, delta] = [start, limit, delta].map(|a| a.float(0));
-            let steps = ((limit - start) / delta).ceil().max(0.0);
+            let span = limit - start;
+            let steps = (span / delta).ceil().max(0.0);
             if delta == 0.0 || steps.is_nan() {
                 return Err(no_step());
+            }
+            // How many there are must not depend on roundings before.
+            let rounded = number::rounded(dtype, span) / delta;
+            if [rounded, number::rounded(dtype, rounded)].map(|n| n.ceil().max(0.0)) != [steps; 2] {
+                let what = "a number of steps that roundings decide";
+                return Err(Unfolded::Unsupported(what.to_owned()));
             }
             if steps > super::LIMIT as f64 {
                 return Err(Unfolded::TooLarge(u64::MAX));

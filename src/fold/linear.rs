@@ -3,7 +3,7 @@
 use super::{
     Array, Result, Unfolded,
     args::Args,
-    array::{Builder, places, strides},
+    array::{Builder, Places},
     elementwise::{broadcast_dims, broadcast_strides, no_type},
     moves::permute,
     number::Class,
@@ -59,10 +59,10 @@ fn batches(a: &Array, b: &Array) -> Result<Array> {
     }
     let starts = |dims: &[usize], lead_own: usize| {
         let by = broadcast_strides(&dims[..lead_own], &lead);
-        places(&lead, &by)
+        Places::new(&lead, [by])
     };
     let (firsts, seconds) = (starts(a.dims(), lead_a)?, starts(b.dims(), lead_b)?);
-    for (x, y) in firsts.iter().zip(seconds) {
+    for ([x], [y]) in firsts.zip(seconds) {
         let (x, y) = (x * m * k, y * k * n);
         for i in 0..m {
             for j in 0..n {
@@ -101,18 +101,18 @@ pub(super) fn gemm(args: &Args<'_>) -> Result<Array> {
     let product = batches(&wide(&a)?, &wide(&b)?)?;
     let dims = product.dims().to_vec();
     let mut out = Builder::new(a.dtype(), dims.clone())?;
-    let added = match args.optional(2)? {
+    let mut bias = match args.optional(2)? {
         None => None,
         Some(c) if broadcast_dims(&[c.dims(), &dims])? != dims => {
             return Err(Unfolded::invalid("a bias of another shape"));
         }
-        Some(c) => Some((c, places(&dims, &broadcast_strides(c.dims(), &dims))?)),
+        Some(c) => {
+            let from = Places::new(&dims, [broadcast_strides(c.dims(), &dims)])?;
+            Some(from.map(|[place]| beta * c.float(place)))
+        }
     };
-    debug_assert_eq!(strides(&dims).len(), 2);
     for i in 0..product.len() {
-        let bias = added
-            .as_ref()
-            .map_or(0.0, |(c, from)| beta * c.float(from[i]));
+        let bias = bias.as_mut().and_then(Iterator::next).unwrap_or(0.0);
         out.float(alpha * product.float(i) + bias);
     }
     Ok(out.finish())

@@ -6,7 +6,7 @@
 //! integer) is no result but [`Unfolded::Invalid`], so that the runtime says it and the
 //! compiler does not invent an answer.
 //!
-//! [`exactness`] tells which results the standard leaves no choice about.
+//! [`is_exact`] tells which results the standard leaves no choice about.
 
 mod args;
 mod array;
@@ -21,12 +21,14 @@ mod order;
 mod reduce;
 mod sequences;
 mod shape;
+mod slice;
 #[cfg(test)]
 mod tests;
 
 pub use array::Array;
-pub use operators::{Exactness, exactness, streams};
+pub use operators::{is_exact, streams};
 pub use shape::reshapes;
+pub use slice::slice_range;
 
 use crate::ir::Node;
 use args::Args;
@@ -79,7 +81,9 @@ pub fn evaluate(node: &Node, opset: i64, inputs: &[Option<&Value>]) -> Result<Ve
     let results = (operator.kernel)(&args)?;
     match results.len() >= node.outputs.len() {
         true => Ok(results),
-        false => Err(Unfolded::invalid("more results than the operator has")),
+        false => Err(Unfolded::invalid(
+            "it lists more outputs than the operator has",
+        )),
     }
 }
 

@@ -3,9 +3,10 @@
 use super::{
     Array, Result, Unfolded, Value,
     args::{Args, axes, axis},
-    array::{Builder, count, pick, places, product, strides, walk},
+    array::{Builder, Places, pick, product, strides},
     elementwise::{broadcast_dims, broadcast_strides},
     shape::extents,
+    slice::part,
 };
 
 /// `Transpose`.
@@ -26,8 +27,14 @@ pub(super) fn permute(a: &Array, perm: &[usize]) -> Result<Array> {
     let own = strides(a.dims());
     let dims: Vec<usize> = perm.iter().map(|&p| a.dims()[p]).collect();
     let by: Vec<usize> = perm.iter().map(|&p| own[p]).collect();
-    let from = places(&dims, &by)?;
-    a.take(dims, from.into_iter())
+    take_places(a, dims.clone(), &dims, by)
+}
+
+/// The array of extents `dims` whose elements are those that strides `by` give to the indices
+/// of `walked`, as many.
+fn take_places(a: &Array, dims: Vec<usize>, walked: &[usize], by: Vec<usize>) -> Result<Array> {
+    let from = Places::new(walked, [by])?.map(|[place]| place);
+    a.take(dims, from)
 }
 
 /// `Expand`.
@@ -39,10 +46,8 @@ pub(super) fn expand(args: &Args<'_>) -> Result<Array> {
 }
 
 fn broadcast(a: &Array, dims: Vec<usize>) -> Result<Array> {
-    // Refused before the places are listed.
-    Builder::new(a.dtype(), dims.clone())?;
-    let from = places(&dims, &broadcast_strides(a.dims(), &dims))?;
-    a.take(dims, from.into_iter())
+    let by = broadcast_strides(a.dims(), &dims);
+    take_places(a, dims.clone(), &dims, by)
 }
 
 /// `Tile`.
@@ -65,101 +70,7 @@ pub(super) fn tile(args: &Args<'_>) -> Result<Array> {
         split.extend([r, d]);
         by.extend([0, s]);
     }
-    Builder::new(a.dtype(), dims.clone())?;
-    let from = places(&split, &by)?;
-    a.take(dims, from.into_iter())
-}
-
-/// One axis of a slice: first place, step, number of places.
-#[derive(Clone, Copy)]
-struct Range {
-    first: usize,
-    step: i64,
-    len: usize,
-}
-
-/// `Slice`.
-pub(super) fn slice(args: &Args<'_>) -> Result<Array> {
-    let a = args.tensor(0)?;
-    let missing = || Unfolded::invalid("no starts or no ends");
-    let starts = args.list("starts", 10, 1)?.ok_or_else(missing)?;
-    let ends = args.list("ends", 10, 2)?.ok_or_else(missing)?;
-    let which = match args.list("axes", 10, 3)? {
-        Some(list) => axes(&list, a.rank())?,
-        None => (0..starts.len()).collect(),
-    };
-    let steps = match args.opset >= 10 {
-        true => args.ints(4)?,
-        false => None,
-    };
-    let steps = steps.unwrap_or_else(|| vec![1; starts.len()]);
-    let lengths = [ends.len(), which.len(), steps.len()];
-    if lengths.iter().any(|&n| n != starts.len()) || starts.len() > a.rank() {
-        return Err(Unfolded::invalid("lists of different lengths"));
-    }
-    let whole = |&len: &usize| Range {
-        first: 0,
-        step: 1,
-        len,
-    };
-    let mut ranges: Vec<Range> = a.dims().iter().map(whole).collect();
-    for (i, &at) in which.iter().enumerate() {
-        ranges[at] = range(starts[i], ends[i], steps[i], a.dims()[at])?;
-    }
-    cut(a, &ranges)
-}
-
-/// What `start..end` by `step` selects of an axis of `extent`.
-fn range(start: i64, end: i64, step: i64, extent: usize) -> Result<Range> {
-    let n = extent as i64;
-    let from_front = |i: i64| if i < 0 { i.saturating_add(n) } else { i };
-    let (start, end) = (from_front(start), from_front(end));
-    let (start, end, span) = match step {
-        0 => return Err(Unfolded::invalid("a step of 0")),
-        1.. => {
-            let (start, end) = (start.clamp(0, n), end.clamp(0, n));
-            (start, end, end - start)
-        }
-        _ => {
-            let (start, end) = (start.clamp(-1, n - 1), end.clamp(-1, n - 1));
-            (start, end, start - end)
-        }
-    };
-    let len = match span <= 0 || start == end {
-        true => 0,
-        false => (span as u64).div_ceil(step.unsigned_abs()) as usize,
-    };
-    Ok(Range {
-        first: start.max(0) as usize,
-        step,
-        len,
-    })
-}
-
-fn cut(a: &Array, ranges: &[Range]) -> Result<Array> {
-    let dims: Vec<usize> = ranges.iter().map(|r| r.len).collect();
-    let own = strides(a.dims());
-    let first: usize = match dims.contains(&0) {
-        true => 0,
-        false => ranges.iter().zip(&own).map(|(r, s)| r.first * s).sum(),
-    };
-    // Backward steps wrap around, and come back when they are added.
-    let by = |(r, &s): (&Range, &usize)| (r.step as usize).wrapping_mul(s);
-    let by: Vec<usize> = ranges.iter().zip(&own).map(by).collect();
-    let mut from = Vec::new();
-    let mut index = vec![0usize; dims.len()];
-    for _ in 0..count(&dims)? {
-        let steps = index.iter().zip(&by);
-        from.push(steps.fold(first, |at, (i, s)| at.wrapping_add(i.wrapping_mul(*s))));
-        for axis in (0..dims.len()).rev() {
-            index[axis] += 1;
-            if index[axis] < dims[axis] {
-                break;
-            }
-            index[axis] = 0;
-        }
-    }
-    a.take(dims, from.into_iter())
+    take_places(a, dims, &split, by)
 }
 
 /// `Concat`.
@@ -201,22 +112,6 @@ pub(super) fn join(all: &[&Array], at: usize) -> Result<Array> {
     // Without elements, extents may have no product.
     let empty = dims.contains(&0);
     pick(dims, first.dtype(), from.take_while(|_| !empty))
-}
-
-/// `len` places of `a` from `first` on along `at`.
-pub(super) fn part(a: &Array, at: usize, first: usize, len: usize) -> Result<Array> {
-    let whole = |&len: &usize| Range {
-        first: 0,
-        step: 1,
-        len,
-    };
-    let mut ranges: Vec<Range> = a.dims().iter().map(whole).collect();
-    ranges[at] = Range {
-        first,
-        step: 1,
-        len,
-    };
-    cut(a, &ranges)
 }
 
 /// `Split`.
@@ -323,7 +218,9 @@ fn number(x: f64, like: &Array) -> Result<Array> {
     super::cast::to(&out.finish(), like.dtype())
 }
 
-/// The places of an axis of `extent`, padded on both sides; `None` where the fill goes.
+/// The places of an axis of `extent`, padded on both sides; `None` where the fill goes. What
+/// the standard leaves open is not evaluated: to take away before or after other elements are
+/// repeated, and a reflection of a reflection.
 fn padded(extent: usize, before: i64, after: i64, mode: &str) -> Result<Vec<Option<usize>>> {
     let n = extent as i64;
     let total = n.checked_add(before).and_then(|t| t.checked_add(after));
@@ -334,16 +231,23 @@ fn padded(extent: usize, before: i64, after: i64, mode: &str) -> Result<Vec<Opti
     if total as u64 > super::LIMIT {
         return Err(Unfolded::TooLarge(total as u64));
     }
+    let repeats = mode != "constant" && (before, after) != (0, 0);
+    let reflects_again = mode == "reflect" && before.max(after) >= n;
+    if repeats && (before.min(after) < 0 || reflects_again) {
+        return Err(Unfolded::Unsupported(format!(
+            "{before} and {after} of {n} in mode `{mode}`"
+        )));
+    }
     let inside = |i: i64| (0..n).contains(&i).then_some(i as usize);
     let place = |i: i64| match mode {
         "constant" => Ok(inside(i)),
         _ if n == 0 => Err(Unfolded::invalid("padding of nothing")),
         "edge" => Ok(inside(i.clamp(0, n - 1))),
         "wrap" => Ok(inside(i.rem_euclid(n))),
-        "reflect" if n == 1 => Ok(Some(0)),
+        // One turn at most.
         "reflect" => {
-            let turn = i.rem_euclid(2 * (n - 1));
-            Ok(inside(turn.min(2 * (n - 1) - turn)))
+            let i = i.abs();
+            Ok(inside(i.min(2 * (n - 1) - i)))
         }
         other => Err(Unfolded::Invalid(format!("mode `{other}`"))),
     };
@@ -447,13 +351,11 @@ pub(super) fn reverse_sequence(args: &Args<'_>) -> Result<Array> {
         return Err(Unfolded::invalid("lengths that do not fit"));
     }
     let own = strides(a.dims());
-    let mut from = Vec::with_capacity(a.len());
-    walk(a.dims(), [&own], |[i]| {
+    let from = (0..a.len()).map(|i| {
         let at = |axis: usize| i / own[axis] % a.dims()[axis];
         let (t, len) = (at(time), lengths[at(batch)] as usize);
         let source = if t < len { len - 1 - t } else { t };
-        from.push(i - t * own[time] + source * own[time]);
-        Ok(())
-    })?;
-    a.take(a.dims().to_vec(), from.into_iter())
+        i - t * own[time] + source * own[time]
+    });
+    a.take(a.dims().to_vec(), from)
 }

@@ -101,6 +101,13 @@ pub(super) fn float(dtype: DataType, bytes: &[u8]) -> f64 {
     }
 }
 
+/// `x` as the floating-point type `dtype` has it.
+pub(super) fn rounded(dtype: DataType, x: f64) -> f64 {
+    let mut bytes = Vec::new();
+    put_float(dtype, x, &mut bytes);
+    float(dtype, &bytes)
+}
+
 /// Appends `x`, rounded once to nearest even, as an element of the floating-point type
 /// `dtype`. What is too large becomes infinity, or what [`Small::encode`] says.
 pub(super) fn put_float(dtype: DataType, x: f64, out: &mut Vec<u8>) {

@@ -7,23 +7,29 @@ use super::{
     args::Args,
     cast,
     elementwise::{self as e, map},
-    gather, linear, moves, order, reduce, sequences, shape,
+    gather, linear, moves, order, reduce, sequences, shape, slice,
 };
-use crate::{ir::Node, schema};
+use crate::{
+    ir::{AttributeValue, DataType, Node},
+    schema,
+};
 
 /// How much of a result the standard fixes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exactness {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Exactness {
     /// All of it: integer arithmetic, a single operation of IEEE 754 (`+ - * /`, square
     /// root), comparisons, conversions, movement.
     Exact,
     /// All of it for integers. For floating-point numbers the order of a sum is free.
     ExactIntegers,
+    /// As [`ExactIntegers`](Exactness::ExactIntegers) when it adds or multiplies what comes
+    /// to one place; else all of it.
+    ExactPlaces,
     /// Not its last digits.
     Rounded,
 }
 
-use Exactness::{Exact, ExactIntegers, Rounded};
+use Exactness::{Exact, ExactIntegers, ExactPlaces, Rounded};
 
 type Kernel = dyn Fn(&Args<'_>) -> Result<Vec<Value>> + Sync;
 
@@ -177,8 +183,8 @@ static OPERATORS: &[Operator] = operators! {
     whole "Reshape" Exact => shape::rearrange;
     whole "ReverseSequence" Exact => moves::reverse_sequence;
     each "Round" Exact => |a| e::float(a, f64::round_ties_even);
-    whole "ScatterElements" Exact => gather::scatter_elements;
-    whole "ScatterND" Exact => gather::scatter_nd;
+    whole "ScatterElements" ExactPlaces => gather::scatter_elements;
+    whole "ScatterND" ExactPlaces => gather::scatter_nd;
     each "Selu" Rounded => |a| {
         // The defaults of the standard, to more digits than float has.
         let alpha = a.float("alpha", 1.673_263_2)?;
@@ -200,7 +206,7 @@ static OPERATORS: &[Operator] = operators! {
     each "Sin" Rounded => |a| e::float(a, f64::sin);
     each "Sinh" Rounded => |a| e::float(a, f64::sinh);
     whole "Size" Exact => shape::size;
-    whole "Slice" Exact => moves::slice;
+    whole "Slice" Exact => slice::slice;
     whole "Softmax" Rounded => |a| reduce::normalize(a, reduce::softmax);
     each "Softplus" Rounded => |a| e::float(a, e::softplus);
     each "Softsign" Rounded => |a| e::float(a, |x| x / (1.0 + x.abs()));
@@ -240,9 +246,22 @@ pub(super) fn find(domain: &str, op_type: &str, opset: i64) -> Option<&'static O
     (!known.deprecated).then_some(&OPERATORS[at])
 }
 
-/// How exact the results of an operator are; `None` when it is not evaluated.
-pub fn exactness(domain: &str, op_type: &str, opset: i64) -> Option<Exactness> {
-    find(domain, op_type, opset).map(|o| o.exactness)
+/// Whether the standard fixes all of what `node` makes, at version `opset` of its domain, of
+/// operands of types `dtypes`; these are absent for sequences. `None` when it is not evaluated.
+pub fn is_exact(node: &Node, opset: i64, dtypes: &[Option<DataType>]) -> Option<bool> {
+    let floats = || dtypes.iter().flatten().any(|t| t.is_float());
+    let combines = || match node.attribute("reduction") {
+        None => false,
+        Some(AttributeValue::String(s)) => !matches!(&s[..], b"none" | b"max" | b"min"),
+        Some(_) => true,
+    };
+    let operator = find(node.domain(), &node.op_type, opset)?;
+    Some(match operator.exactness {
+        Exact => true,
+        ExactIntegers => !floats(),
+        ExactPlaces => !floats() || !combines(),
+        Rounded => false,
+    })
 }
 
 /// Whether an element of the result of `node` depends on the elements in the same place
@@ -255,6 +274,7 @@ pub fn streams(node: &Node, opset: i64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ir::Attribute;
 
     #[test]
     fn operators_are_sorted_and_known() {
@@ -263,9 +283,41 @@ mod tests {
         for name in names {
             assert!(!schema::versions("", name).is_empty(), "{name}");
         }
-        assert_eq!(exactness("ai.onnx", "Add", 7), Some(Exact));
-        assert_eq!(exactness("", "Scatter", 11), None);
-        assert_eq!(exactness("com.microsoft", "Add", 1), None);
-        assert_eq!(exactness("", "Add", 10_000), None);
+        assert!(find("ai.onnx", "Add", 7).is_some());
+        assert!(find("", "Scatter", 11).is_none());
+        assert!(find("com.microsoft", "Add", 1).is_none());
+        assert!(find("", "Add", 10_000).is_none());
+    }
+
+    #[test]
+    fn what_is_exact_depends_on_types_and_attributes() {
+        let mut node = Node::new(crate::ir::Model::new(10, 21).main, "", "ScatterND");
+        let types = |t| [Some(t), Some(DataType::Int64), Some(t)];
+        let (floats, ints) = (types(DataType::Float), types(DataType::Int64));
+        let mut exact = |op: &str, reduction: Option<&str>| {
+            node.op_type = op.into();
+            let value = |r: &str| AttributeValue::String(r.to_owned().into());
+            let attribute = reduction.map(|r| Attribute::new("reduction", value(r)));
+            node.attributes = attribute.into_iter().collect();
+            [&floats, &ints].map(|t| is_exact(&node, 21, t))
+        };
+        for op in ["ScatterElements", "ScatterND"] {
+            for (reduction, floats) in [
+                (None, true),
+                (Some("none"), true),
+                (Some("max"), true),
+                (Some("add"), false),
+                (Some("mul"), false),
+            ] {
+                assert_eq!(exact(op, reduction), [Some(floats), Some(true)], "{op}");
+            }
+        }
+        assert_eq!(exact("Add", None), [Some(true); 2]);
+        assert_eq!(exact("CumSum", None), [Some(false), Some(true)]);
+        assert_eq!(exact("Exp", None), [Some(false); 2]);
+        assert_eq!(exact("Conv", None), [None; 2]);
+        node.op_type = "Pow".into();
+        let mixed = [Some(DataType::Int64), Some(DataType::Float)];
+        assert_eq!(is_exact(&node, 21, &mixed), Some(false));
     }
 }

@@ -4,7 +4,7 @@
 use super::{
     Array, Result, Unfolded,
     args::{Args, axes, axis},
-    array::{Builder, places, product, strides},
+    array::{Builder, Places, product, strides},
     elementwise::{floats, maximum, minimum, no_type},
     number::{Class, FloatOp, IntOp, int_range, wrap},
     order::Lines,
@@ -26,7 +26,7 @@ pub(super) struct Reduction {
     /// Of floating-point numbers.
     pub(super) float: FloatSteps,
     /// What is made of the combination of so many elements.
-    pub(super) last: fn(f64, usize) -> f64,
+    pub(super) last: fn(f64, u64) -> f64,
     /// The result for no elements.
     pub(super) empty: Empty,
 }
@@ -110,9 +110,9 @@ struct Groups {
     /// Extents of the result.
     dims: Vec<usize>,
     /// Where each result begins.
-    starts: Vec<usize>,
+    starts: Places<1>,
     /// Where its elements are from there.
-    offsets: Vec<usize>,
+    offsets: Places<1>,
 }
 
 /// `None` when nothing is reduced.
@@ -137,37 +137,39 @@ fn groups(args: &Args<'_>, axes_since: i64) -> Result<Option<Groups>> {
     let ((outer, by), (inner, step)) = (select(false), select(true));
     Ok(Some(Groups {
         dims: (0..a.rank()).filter_map(extent).collect(),
-        starts: places(&outer, &by)?,
-        offsets: places(&inner, &step)?,
+        starts: Places::new(&outer, [by])?,
+        offsets: Places::new(&inner, [step])?,
     }))
 }
 
 /// One of the reductions.
 pub(super) fn reduce(args: &Args<'_>, how: Reduction) -> Result<Array> {
     let a = args.tensor(0)?;
-    let groups = match groups(args, how.axes_since)? {
+    let mut groups = match groups(args, how.axes_since)? {
         Some(groups) => groups,
         // Each element is a group of its own.
         None => Groups {
             dims: a.dims().to_vec(),
-            starts: (0..a.len()).collect(),
-            offsets: vec![0],
+            starts: Places::new(a.dims(), [strides(a.dims())])?,
+            offsets: Places::new(&[], [vec![]])?,
         },
     };
     let mut out = Builder::new(a.dtype(), groups.dims)?;
-    let offsets = &groups.offsets;
+    let offsets = &mut groups.offsets;
     match (a.class(), how.int) {
         (Class::Int, Some((each, combine))) => {
-            for s in groups.starts {
-                let all = offsets.iter().map(|o| wrap(a.dtype(), each(a.int(s + o))));
+            for [s] in groups.starts {
+                let all = offsets
+                    .rewind()
+                    .map(|[o]| wrap(a.dtype(), each(a.int(s + o))));
                 let combined = all.reduce(|x, y| wrap(a.dtype(), combine(x, y)));
                 out.int(combined.map_or_else(|| empty_int(how.empty, a.dtype()), Ok)?);
             }
         }
         (Class::Float, _) => {
             let (each, combine) = how.float;
-            for s in groups.starts {
-                let all = offsets.iter().map(|o| each(a.float(s + o)));
+            for [s] in groups.starts {
+                let all = offsets.rewind().map(|[o]| each(a.float(s + o)));
                 let combined = all.reduce(combine);
                 let combined = combined.map_or_else(|| empty_float(how.empty), Ok)?;
                 out.float((how.last)(combined, offsets.len()));
@@ -203,15 +205,17 @@ fn empty_float(empty: Empty) -> Result<f64> {
 /// `ReduceLogSumExp`, with the greatest element taken out first.
 pub(super) fn log_sum_exp(args: &Args<'_>) -> Result<Array> {
     let a = floats(args, 0)?;
-    let Some(groups) = groups(args, 18)? else {
+    let Some(mut groups) = groups(args, 18)? else {
         return Err(Unfolded::Unsupported("a reduction without axes".to_owned()));
     };
     let mut out = Builder::new(a.dtype(), groups.dims)?;
-    for s in groups.starts {
-        let all = || groups.offsets.iter().map(|o| a.float(s + o));
-        let most = all().fold(f64::NEG_INFINITY, maximum);
+    for [s] in groups.starts {
+        let value = |[o]: [usize; 1]| a.float(s + o);
+        let all = groups.offsets.rewind();
+        let most = all.map(value).fold(f64::NEG_INFINITY, maximum);
         let shift = if most.is_finite() { most } else { 0.0 };
-        out.float(shift + all().map(|x| (x - shift).exp()).sum::<f64>().ln());
+        let all = groups.offsets.rewind().map(value);
+        out.float(shift + all.map(|x| (x - shift).exp()).sum::<f64>().ln());
     }
     Ok(out.finish())
 }

@@ -3,8 +3,9 @@
 use super::{
     Array, Result, Unfolded, Value,
     args::{Args, axis, index},
-    moves::{join, part},
+    moves::join,
     shape::extents,
+    slice::part,
 };
 
 /// `SequenceConstruct`.

@@ -63,6 +63,10 @@ fn reshape(args: &Args<'_>, dims: &[usize]) -> Result<Vec<usize>> {
 
 fn squeeze(args: &Args<'_>, dims: &[usize]) -> Result<Vec<usize>> {
     let gone = match args.list("axes", 13, 1)? {
+        // The standard does not say whether that is all of them or none.
+        Some(list) if list.is_empty() => {
+            return Err(Unfolded::Unsupported("a Squeeze of no axes".to_owned()));
+        }
         Some(list) => axes(&list, dims.len())?,
         None => (0..dims.len()).filter(|&a| dims[a] == 1).collect(),
     };

@@ -55,6 +55,14 @@ fn fails(opset: i64, body: &str) {
     }
 }
 
+#[track_caller]
+fn declines(opset: i64, body: &str) {
+    match run(opset, body) {
+        Err(Unfolded::Unsupported(_)) => {}
+        other => panic!("{body}: {other:?}"),
+    }
+}
+
 #[test]
 fn integers_wrap_and_divide_toward_zero() {
     let two = |op: &str, dtype: &str, a: &str, b: &str| {
@@ -232,6 +240,74 @@ fn indices_out_of_range() {
         21,
         &format!("<{data}, {back}> {{ y = Slice (x, s, e, axes, s) }}"),
         &[3.0, 2.0, 1.0],
+    );
+    let before = "int64[1] s = {-100}, int64[1] e = {-1000}, int64[1] a = {0}, int64[1] t = {-1}";
+    gives(
+        21,
+        &format!("<{data}, {before}> {{ y = Slice (x, s, e, a, t) }}"),
+        &[1.0],
+    );
+    // By the text of the standard nothing is selected, by runtimes everything.
+    let open = "int64[1] s = {-1}, int64[1] e = {2147483647}, int64[1] a = {0}, int64[1] t = {-1}";
+    declines(
+        21,
+        &format!("<{data}, {open}> {{ y = Slice (x, s, e, a, t) }}"),
+    );
+}
+
+#[test]
+fn what_the_standard_leaves_open() {
+    let pad = |dims: &str, mode: &str, pads: &str| {
+        let data = format!("<{dims}, int64[2] p = {{{pads}}}>");
+        format!("{data} {{ y = Pad <mode = \"{mode}\"> (x, p) }}")
+    };
+    let three = "float[3] x = {1.0, 2.0, 3.0}";
+    for (mode, pads) in [
+        ("wrap", "-1, 2"),
+        ("edge", "-3, 1"),
+        ("reflect", "1, -1"),
+        ("reflect", "3, 0"),
+        ("reflect", "0, 5"),
+    ] {
+        declines(21, &pad(three, mode, pads));
+    }
+    declines(21, &pad("float[1] x = {1.0}", "reflect", "0, 1"));
+    gives(21, &pad(three, "constant", "-1, 1"), &[2.0, 3.0, 0.0]);
+    gives(
+        21,
+        &pad(three, "reflect", "2, 1"),
+        &[3.0, 2.0, 1.0, 2.0, 3.0, 2.0],
+    );
+    gives(21, &pad("float[1] x = {1.0}", "reflect", "0, 0"), &[1.0]);
+    let data = "float[2] x = {1.0, NaN}, int64[1] i = {0}, float[1] u = {3.0}, float nan = {NaN}";
+    for node in [
+        "NonZero (nan)",
+        "Clip (x, nan)",
+        "Clip (x, , nan)",
+        "ScatterElements <reduction = \"max\"> (x, i, u)",
+    ] {
+        declines(21, &format!("<{data}> {{ y = {node} }}"));
+    }
+    let data = "float[1,2] x = {1.0, 2.0}, int64[0] axes = {}";
+    declines(21, &format!("<{data}> {{ y = Squeeze (x, axes) }}"));
+    for (base, exponent) in [("2", "62"), ("3", "40"), ("2", "-1"), ("-7", "5000000000")] {
+        let data = format!("int64 a = {{{base}}}, int64 b = {{{exponent}}}");
+        declines(21, &format!("<{data}> {{ y = Pow (a, b) }}"));
+    }
+    declines(21, "<int32 a = {2}, int64 b = {31}> { y = Pow (a, b) }");
+    gives(
+        21,
+        "<int32 a = {-2}, int64 b = {31}> { y = Pow (a, b) }",
+        &[-2147483648.0],
+    );
+    // 16777216 / 1 steps, or one more: 16777217 is no float.
+    let data = "float a = {-0.5}, float b = {16777216.0}, float d = {0.5}";
+    declines(21, &format!("<{data}> {{ y = Range (a, b, d) }}"));
+    let data = "float a = {0.0}, float b = {1.0}, float d = {0.25}";
+    gives(
+        21,
+        &format!("<{data}> {{ y = Range (a, b, d) }}"),
+        &[0.0, 0.25, 0.5, 0.75],
     );
 }
 

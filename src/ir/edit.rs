@@ -10,7 +10,7 @@ mod unused;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-pub use inline::inline_branch;
+pub use inline::inline_branches;
 pub use substitution::Substitution;
 pub use unused::{remove_unused, unlist};
 

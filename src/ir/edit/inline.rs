@@ -1,107 +1,167 @@
-//! Moving a graph out of the node that holds it.
+//! Moving graphs out of the nodes that hold them.
 
 use std::collections::HashMap;
 
 use super::{Edit, remove_unused};
 use crate::ir::{
-    Attribute, AttributeValue, Constant, Def, GraphId, Model, Node, NodeId, Str, Uses, ValueId,
+    Attribute, AttributeValue, Constant, Def, GraphId, Model, Node, NodeId, SideTable, Str, Use,
+    Uses, ValueId,
 };
 
-/// Why a branch cannot be moved.
-const SPARSE: &str = "the branch has a sparse initializer or a quantization annotation";
-
-/// Puts the nodes of `branch`, a graph without inputs that `node` holds, in the place of
-/// `node`; what `branch` gives becomes the results of `node`. What has a name that is in use
-/// elsewhere gets a new one; results of `node` keep theirs.
-///
-/// # Errors
-/// In words, why that is not possible. The model is then as it was.
-pub fn inline_branch(model: &mut Model, node: NodeId, branch: GraphId) -> Result<(), &'static str> {
-    let parts = model.graphs_within(branch);
-    let b = &model.graphs[branch];
-    if !b.sparse_initializers.is_empty() || !b.quantization_annotations.is_empty() {
-        return Err(SPARSE);
+/// For each node of `branches`, outer ones first, puts the nodes of the graph that is named, one
+/// without inputs that the node holds, in the place of the node; what the graph gives becomes
+/// the results of the node. What has a name that is in use elsewhere gets a new one; results of
+/// the node keep theirs. Left are nodes inside another branch than the one of theirs that is
+/// moved, and those whose graph has inputs, sparse initializers, quantization annotations or
+/// too few outputs. Returns how many were replaced. Takes time in proportion to the model.
+pub fn inline_branches(model: &mut Model, branches: &[(NodeId, GraphId)]) -> usize {
+    let mut inliner = Inliner::new(model);
+    let mut count = 0;
+    for &(node, branch) in branches {
+        if !inliner.is_gone(node) && inliner.fits(node, branch) {
+            inliner.inline(node, branch);
+            count += 1;
+        }
     }
-    if !b.inputs.is_empty() || b.outputs.len() < model.nodes[node].outputs.len() {
-        return Err("the branch has inputs, or fewer outputs than its node");
-    }
-    rename(model, node, &parts);
-    let graph = model.nodes[node].graph;
-    let mut leading = settle_constants(model, graph, branch);
-    let copies = connect(model, node, branch);
-    let moved = std::mem::take(&mut model.graphs[branch].nodes);
-    leading.extend(moved);
-    leading.extend(copies);
-    for &n in &leading {
-        model.nodes[n].graph = graph;
-    }
-    let results = model.nodes[node].outputs.clone();
-    let mut edit = Edit::new(model);
-    for &result in results.iter().flatten() {
-        // It is there earlier than before: an initializer everywhere.
-        edit.reveal(result);
-    }
+    let Inliner { edit, unused, .. } = inliner;
     edit.finish();
-    let described = std::mem::take(&mut model.graphs[branch].value_info);
-    let kept = |v: &ValueId| model.home(*v) == graph && model.values[*v].info.is_some();
-    let described: Vec<ValueId> = described.into_iter().filter(kept).collect();
-    model.graphs[graph].value_info.extend(described);
-    // What only the condition and the other branch read is not needed any more.
-    let mut unused: Vec<ValueId> = model.nodes[node].inputs.iter().flatten().copied().collect();
-    let graphs: Vec<GraphId> = model.nodes[node].subgraphs().collect();
-    unused.extend(graphs.into_iter().flat_map(|g| model.captures(g)));
-    let list = &mut model.graphs[graph].nodes;
-    if let Some(at) = list.iter().position(|&n| n == node) {
-        list.splice(at..=at, leading);
-    }
+    // What only the conditions and the other branches read is not needed any more.
     remove_unused(model, &unused);
-    Ok(())
+    count
 }
 
-/// Gives new names to what would share one with something else: values of the branch itself,
-/// values further inside that have the name of a result of `node`, and nodes.
-fn rename(model: &mut Model, node: NodeId, parts: &[GraphId]) {
-    let mut values: HashMap<Str, usize> = HashMap::new();
-    let mut nodes: HashMap<Str, usize> = HashMap::new();
-    for value in model.values.ids() {
-        *values.entry(model.values[value].name.clone()).or_default() += 1;
-    }
-    for n in model.nodes.ids() {
-        if let Some(name) = model.nodes[n].name.clone() {
-            *nodes.entry(name).or_default() += 1;
+struct Inliner<'m> {
+    edit: Edit<'m>,
+    /// As before: what a branch gives is read inside that branch only, which nothing else here
+    /// changes.
+    uses: Uses,
+    /// How many values, and nodes, have a name.
+    values: HashMap<Str, usize>,
+    nodes: HashMap<Str, usize>,
+    /// Graphs that go with their nodes.
+    dropped: SideTable<GraphId, bool>,
+    unused: Vec<ValueId>,
+}
+
+impl<'m> Inliner<'m> {
+    fn new(model: &'m mut Model) -> Inliner<'m> {
+        let mut values: HashMap<Str, usize> = HashMap::new();
+        let mut nodes: HashMap<Str, usize> = HashMap::new();
+        for value in model.values.ids() {
+            *values.entry(model.values[value].name.clone()).or_default() += 1;
         }
-    }
-    let results = model.nodes[node].outputs.iter().flatten();
-    let results: Vec<Str> = results.map(|&v| model.values[v].name.clone()).collect();
-    let mut work_values = Vec::new();
-    let mut work_nodes = Vec::new();
-    for (i, &part) in parts.iter().enumerate() {
-        for value in model.values_of(part) {
-            let name = &model.values[value].name;
-            if results.contains(name) || (i == 0 && values[name] > 1) {
-                work_values.push(value);
+        for n in model.nodes.ids() {
+            if let Some(name) = model.nodes[n].name.clone() {
+                *nodes.entry(name).or_default() += 1;
             }
         }
-        if i == 0 {
-            let named = |n: &&NodeId| {
-                let name = model.nodes[**n].name.as_ref();
-                name.is_some_and(|name| !name.is_empty() && nodes[name] > 1)
-            };
-            work_nodes.extend(model.graphs[part].nodes.iter().filter(named).copied());
+        Inliner {
+            uses: Uses::of(model),
+            edit: Edit::new(model),
+            values,
+            nodes,
+            dropped: SideTable::new(false),
+            unused: Vec::new(),
         }
     }
-    let mut edit = Edit::new(model);
-    for value in work_values {
-        let name = edit.model().values[value].name.clone();
-        let name = edit.fresh_name(&name);
-        edit.model_mut().values[value].name = name;
+
+    /// Whether `node` is inside a branch that is not kept.
+    fn is_gone(&self, node: NodeId) -> bool {
+        let model = self.edit.model();
+        let mut graph = model.nodes[node].graph;
+        loop {
+            match model.graphs[graph].owner {
+                _ if self.dropped[graph] => return true,
+                None => return false,
+                Some(owner) => graph = model.nodes[owner].graph,
+            }
+        }
     }
-    for n in work_nodes {
-        let name = edit.model().nodes[n].name.clone().unwrap_or_default();
-        let name = edit.fresh_name(&name);
-        edit.model_mut().nodes[n].name = Some(name);
+
+    fn fits(&self, node: NodeId, branch: GraphId) -> bool {
+        let model = self.edit.model();
+        let b = &model.graphs[branch];
+        b.inputs.is_empty()
+            && b.sparse_initializers.is_empty()
+            && b.quantization_annotations.is_empty()
+            && b.outputs.len() >= model.nodes[node].outputs.len()
+            && b.outputs.iter().all(|o| model.home(o.value) == branch)
     }
-    edit.finish();
+
+    fn inline(&mut self, node: NodeId, branch: GraphId) {
+        self.rename(node, branch);
+        let model = self.edit.model_mut();
+        let graph = model.nodes[node].graph;
+        let mut leading = settle_constants(model, graph, branch);
+        let copies = connect(model, &self.uses, node, branch);
+        leading.append(&mut model.graphs[branch].nodes);
+        leading.extend(copies);
+        for &n in &leading {
+            model.nodes[n].graph = graph;
+        }
+        let results = model.nodes[node].outputs.clone();
+        for &result in results.iter().flatten() {
+            // It is there earlier than before: an initializer everywhere.
+            self.edit.reveal(result);
+        }
+        let model = self.edit.model_mut();
+        let described = std::mem::take(&mut model.graphs[branch].value_info);
+        let kept = |v: &ValueId| model.home(*v) == graph && model.values[*v].info.is_some();
+        let described: Vec<ValueId> = described.into_iter().filter(kept).collect();
+        model.graphs[graph].value_info.extend(described);
+        self.unused
+            .extend(model.nodes[node].inputs.iter().flatten());
+        let graphs: Vec<GraphId> = model.nodes[node].subgraphs().collect();
+        for graph in graphs {
+            self.unused.extend(model.captures(graph));
+            self.dropped[graph] = true;
+        }
+        self.edit.inserted.entry(node).or_default().extend(leading);
+        self.edit.erased[node] = true;
+        self.edit.touched.insert(graph);
+    }
+
+    /// Gives new names to what would share one with something else: values of the branch
+    /// itself, values further inside that have the name of a result of `node`, and nodes.
+    fn rename(&mut self, node: NodeId, branch: GraphId) {
+        let model = self.edit.model();
+        let results = model.nodes[node].outputs.iter().flatten();
+        let results: Vec<Str> = results.map(|&v| model.values[v].name.clone()).collect();
+        let mut values = Vec::new();
+        for part in model.graphs_within(branch) {
+            let shared = |v: &ValueId| {
+                let name = &model.values[*v].name;
+                results.contains(name) || (part == branch && self.values[name] > 1)
+            };
+            values.extend(model.values_of(part).into_iter().filter(shared));
+        }
+        let shared = |n: &&NodeId| {
+            let name = model.nodes[**n].name.as_ref();
+            name.is_some_and(|name| !name.is_empty() && self.nodes[name] > 1)
+        };
+        let nodes = model.graphs[branch].nodes.iter().filter(shared);
+        let nodes: Vec<NodeId> = nodes.copied().collect();
+        for value in values {
+            let old = self.edit.model().values[value].name.clone();
+            let name = self.edit.fresh_name(&old);
+            moved(&mut self.values, &old, &name);
+            self.edit.model_mut().values[value].name = name;
+        }
+        for n in nodes {
+            let old = self.edit.model().nodes[n].name.clone().unwrap_or_default();
+            let name = self.edit.fresh_name(&old);
+            moved(&mut self.nodes, &old, &name);
+            self.edit.model_mut().nodes[n].name = Some(name);
+        }
+    }
+}
+
+/// One that was called `old` is now called `new`.
+fn moved(counts: &mut HashMap<Str, usize>, old: &Str, new: &Str) {
+    if let Some(count) = counts.get_mut(old) {
+        *count -= 1;
+    }
+    *counts.entry(new.clone()).or_default() += 1;
 }
 
 /// Moves the initializers of `branch` to `graph`; where that may have none, they become
@@ -133,7 +193,7 @@ fn settle_constants(model: &mut Model, graph: GraphId, branch: GraphId) -> Vec<N
 }
 
 /// Makes what `branch` gives the results of `node`. Returns copies that this takes.
-fn connect(model: &mut Model, node: NodeId, branch: GraphId) -> Vec<NodeId> {
+fn connect(model: &mut Model, uses: &Uses, node: NodeId, branch: GraphId) -> Vec<NodeId> {
     let graph = model.nodes[node].graph;
     let given: Vec<ValueId> = model.graphs[branch]
         .outputs
@@ -142,7 +202,6 @@ fn connect(model: &mut Model, node: NodeId, branch: GraphId) -> Vec<NodeId> {
         .collect();
     let results = model.nodes[node].outputs.clone();
     model.graphs[branch].outputs.clear();
-    let uses = Uses::of(model);
     // What stands for each value that the branch gives, once it has another name.
     let mut renamed: HashMap<ValueId, ValueId> = HashMap::new();
     let mut copies = Vec::new();
@@ -176,7 +235,7 @@ fn connect(model: &mut Model, node: NodeId, branch: GraphId) -> Vec<NodeId> {
         }
         // Not in the batch of an `Edit`: no list and no name changes.
         for u in uses.of_value(from) {
-            if let crate::ir::Use::Operand(reader, slot) = *u {
+            if let Use::Operand(reader, slot) = *u {
                 model.nodes[reader].inputs[slot as usize] = Some(to);
             }
         }
