@@ -3,7 +3,7 @@
 use super::op::{
     Fact, Op, Outcome, Rule, Shape, Stop, conflict, positions, product, show, small_dims,
 };
-use crate::{infer::SymInt, ir::AttributeValue};
+use crate::{fold::slice_range, infer::SymInt, ir::AttributeValue};
 
 pub(super) fn rule(name: &str) -> Option<Rule> {
     Some(match name {
@@ -149,9 +149,7 @@ impl Cut {
             && let (Some(start), Some(end)) =
                 (self.start.as_ref()?.known(), self.end.as_ref()?.known())
         {
-            return self
-                .numbers(n, start, end)
-                .map(|(_, count)| SymInt::from(count));
+            return slice_range(n, start, end, step).map(|(_, count)| SymInt::from(count));
         }
         if step < 1 {
             let whole = self.start.as_ref()?.is(-1) && self.end.as_ref()?.known()? <= -END;
@@ -166,27 +164,6 @@ impl Cut {
                 .add(&SymInt::from(step - 1))?
                 .floor_div(&SymInt::from(step)),
         }
-    }
-
-    /// The positions that are taken, of an axis of `n` elements: the first, and how many. `None`
-    /// for what runtimes read otherwise than the standard: an end beyond all with a step back.
-    fn numbers(&self, n: i64, start: i64, end: i64) -> Option<(i64, i64)> {
-        let step = self.step.filter(|s| *s != 0)?;
-        if step < 0 && end >= END {
-            return None;
-        }
-        let from_front = |x: i64| if x < 0 { x.saturating_add(n) } else { x };
-        let (start, end) = match step > 0 {
-            true => (from_front(start).clamp(0, n), from_front(end).clamp(0, n)),
-            false if n == 0 => (0, 0),
-            false => (
-                from_front(start).clamp(0, n - 1),
-                from_front(end).clamp(-1, n - 1),
-            ),
-        };
-        let distance = if step > 0 { end - start } else { start - end };
-        let count = distance.max(0).unsigned_abs().div_ceil(step.unsigned_abs());
-        Some((start, count as i64))
     }
 }
 
@@ -208,9 +185,9 @@ fn slice(op: &Op<'_>) -> Outcome {
         let mut picked: Vec<Vec<usize>> = dims.iter().map(|&d| (0..d).collect()).collect();
         for cut in &cuts {
             let bounds = cut.start.as_ref()?.known().zip(cut.end.as_ref()?.known());
-            let (start, end) = bounds.filter(|_| cut.step.is_some())?;
-            let (first, count) = cut.numbers(dims[cut.axis] as i64, start, end)?;
+            let (start, end) = bounds?;
             let step = cut.step?;
+            let (first, count) = slice_range(dims[cut.axis] as i64, start, end, step)?;
             picked[cut.axis] = (0..count).map(|i| (first + i * step) as usize).collect();
         }
         let order: Vec<usize> = (0..dims.len()).collect();
