@@ -2,7 +2,7 @@
 //!
 //! [`values`] finds the values, [`budget`] chooses which of them the model is to hold,
 //! [`commit`] puts them there; [`pieces`] has those that are computed while the file is
-//! written. [`branches`] resolves an `If` whose condition is known, and [`elements`] takes
+//! written. [`remarks`] says what stays. [`branches`] resolves an `If` whose condition is known, and [`elements`] takes
 //! elements out of sequences that a node has just made.
 
 mod branches;
@@ -10,6 +10,7 @@ mod budget;
 mod commit;
 mod elements;
 mod pieces;
+mod remarks;
 mod values;
 
 use crate::{
@@ -102,7 +103,7 @@ const ROUNDS: usize = 16;
 impl Pass for ConstFold {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
         let mut changed = 0;
-        let mut remarks = Vec::new();
+        let mut said = Vec::new();
         for _ in 0..ROUNDS {
             let values = Values::of(model, cx.facts(model), self.exact)?;
             // A branch that is inlined shows constants to what follows.
@@ -117,7 +118,7 @@ impl Pass for ConstFold {
                 continue;
             }
             let choice = budget::choose(model, &values, self.grow);
-            remarks = values.remarks(model, &choice);
+            said = remarks::remarks(model, &values, &choice);
             let done = commit::commit(model, &values, choice, cx);
             changed += done;
             if done == 0 {
@@ -125,7 +126,7 @@ impl Pass for ConstFold {
             }
             cx.model_changed();
         }
-        cx.remarks.append(&mut remarks);
+        cx.remarks.append(&mut said);
         Ok(Changed::count(changed))
     }
 }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{INFO, budget::Choice, pieces};
+use super::pieces;
 use crate::{
     error::Result,
     fold::{self, Array, Unfolded, Value},
@@ -14,18 +14,27 @@ use crate::{
         Attribute, AttributeValue, DataType, Elements, GraphId, Model, Node, NodeId, SideTable,
         Tensor, ValueId,
     },
-    pass::{Reason, Remark},
     weights,
 };
 
 /// Results of more bytes than this are not held but computed again when they are needed.
 const HELD: u64 = 64 << 10;
 
+/// Nor are smaller ones once so many bytes are held.
+const HELD_TOGETHER: u64 = 16 << 20;
+
+/// Results that are held in any case: a recipe takes more memory.
+const TINY: u64 = 1 << 10;
+
+/// Recipes that a recipe may take to compute. They read one another, and the same one more
+/// than once.
+const STEPS: u64 = 64;
+
 /// Bytes of operands that are computed with at once.
 const AT_ONCE: u64 = 32 << 20;
 
 /// Bytes of large results that are kept for the next nodes.
-const CACHE: u64 = 32 << 20;
+const CACHE: u64 = 16 << 20;
 
 /// Work, in bytes, that computing a result again may take: it may depend on others that are
 /// computed again.
@@ -46,7 +55,7 @@ pub(super) struct Values {
     /// Nodes that were evaluated, `Constant` nodes included.
     evaluated: SideTable<NodeId, bool>,
     /// Nodes with constant operands that could not be evaluated.
-    failed: Vec<(NodeId, Unfolded)>,
+    pub(super) failed: Vec<(NodeId, Unfolded)>,
 }
 
 impl Values {
@@ -67,6 +76,7 @@ impl Values {
             opsets: HashMap::new(),
             cache: VecDeque::new(),
             cost: SideTable::new(0),
+            held: 0,
         };
         for graph in model.reachable_graphs() {
             for &value in &model.graphs[graph].initializers {
@@ -123,43 +133,6 @@ impl Values {
     pub(super) fn is_evaluated(&self, node: NodeId) -> bool {
         self.evaluated[node]
     }
-
-    /// What is said about nodes that could have been folded.
-    pub(super) fn remarks(&self, model: &Model, choice: &Choice) -> Vec<Remark> {
-        let remark =
-            |node: NodeId, reason, message| Remark::new(model, INFO.name, node, reason, message, 0);
-        let failed = self.failed.iter().filter_map(|(node, why)| match why {
-            Unfolded::Unknown => None,
-            Unfolded::Unsupported(what) => {
-                let message = format!("constant, but {what} cannot be folded");
-                Some(remark(*node, Reason::Operator, message))
-            }
-            Unfolded::Invalid(what) => {
-                let message = format!("its operands are constant, and it fails on them: {what}");
-                Some(remark(*node, Reason::FoldFails, message))
-            }
-            Unfolded::TooLarge(bytes) => {
-                let message = format!("constant, but too large to be folded: {bytes} bytes");
-                Some(remark(*node, Reason::FoldTooLarge, message))
-            }
-        });
-        // One more copy of a constant under another name is not what anybody wants.
-        let copies = |node: NodeId| model.nodes[node].is("Identity");
-        let kept = choice.kept.iter().filter(|k| !copies(k.0));
-        let grown = kept.map(|&(node, bytes)| {
-            let message = format!("constant, but its {bytes} bytes would make the file larger");
-            remark(node, Reason::FoldGrows, message)
-        });
-        let mut all: Vec<Remark> = failed.chain(grown).collect();
-        let order: HashMap<NodeId, usize> = model
-            .reachable_nodes()
-            .into_iter()
-            .enumerate()
-            .map(|(i, n)| (n, i))
-            .collect();
-        all.sort_by_key(|r| order.get(&r.node));
-        all
-    }
 }
 
 /// The constant that a `Constant` node makes; `None` for the forms that have no dense one.
@@ -197,6 +170,8 @@ struct Analysis<'m> {
     cache: VecDeque<(ValueId, Array)>,
     /// Bytes that computing a value again takes.
     cost: SideTable<ValueId, u64>,
+    /// Bytes of results that are held.
+    held: u64,
 }
 
 /// Results of one node.
@@ -227,11 +202,9 @@ impl Analysis<'_> {
         if !self.may_fold(n, opset) {
             return Ok(());
         }
-        match self.evaluate(n, opset)? {
-            Ok(results) => {
-                self.remember(n, opset, results);
-                self.values.evaluated[node] = true;
-            }
+        let results = self.evaluate(n, opset)?;
+        match results.and_then(|results| self.remember(n, opset, results)) {
+            Ok(()) => self.values.evaluated[node] = true,
             Err(why) => self.values.failed.push((node, why)),
         }
         Ok(())
@@ -286,6 +259,7 @@ impl Analysis<'_> {
                 return Ok(made.map(|t| Results::Tensors(vec![t])));
             }
         } else if operands.iter().flatten().any(|t| t.byte_len() > HELD)
+            && weights::steps(&operands) <= STEPS
             && let Some(made) = pieces::large(self.model, &self.values, n, opset, &operands)?
         {
             return Ok(Ok(Results::Tensors(vec![made])));
@@ -361,66 +335,94 @@ impl Analysis<'_> {
         }
     }
 
-    fn remember(&mut self, n: &Node, opset: i64, results: Results) {
-        match results {
-            Results::Tensors(list) => {
-                for (output, tensor) in n.outputs.iter().zip(list) {
-                    if let Some(v) = *output {
-                        self.values.known[v] = Some(Known::Tensor(tensor));
-                    }
+    fn remember(&mut self, n: &Node, opset: i64, results: Results) -> Result<(), Unfolded> {
+        let known: Vec<Known> = match results {
+            Results::Tensors(list) => list.into_iter().map(Known::Tensor).collect(),
+            Results::Values(list) => match self.recipes(n, opset, &list) {
+                Some(tensors) => {
+                    self.keep(n, list);
+                    tensors.into_iter().map(Known::Tensor).collect()
                 }
-            }
-            Results::Values(list) => self.remember_values(n, opset, list),
-        }
-    }
-
-    /// Large tensors are not held: a recipe computes them again.
-    fn remember_values(&mut self, n: &Node, opset: i64, results: Vec<Value>) {
-        let mut types = Vec::new();
-        let mut bytes = 0;
-        for value in &results {
-            if let Value::Tensor(array) = value {
-                let dims: Vec<i64> = array.dims().iter().map(|&d| d as i64).collect();
-                let count = crate::ir::element_count(&dims);
-                bytes += count.and_then(|c| array.dtype().byte_len(c)).unwrap_or(0);
-                types.push((array.dtype(), dims));
+                None => self.hold(list)?,
+            },
+        };
+        for (output, known) in n.outputs.iter().zip(known) {
+            if let Some(v) = *output {
+                self.values.known[v] = Some(known);
             }
         }
-        let operands = n.inputs.iter().flatten();
-        let again = bytes + operands.map(|&v| self.cost[v]).sum::<u64>();
-        let fixed = |v: &Value| matches!(v, Value::Tensor(a) if a.dtype() != DataType::String);
-        let all_tensors = n
-            .inputs
-            .iter()
-            .flatten()
-            .all(|&v| self.values.tensor(v).is_some());
-        let recipe = bytes > HELD && again <= AGAIN && all_tensors && results.iter().all(fixed);
-        let tensors = recipe.then(|| {
-            let operand = |v: &Option<ValueId>| v.and_then(|v| self.values.tensor(v)).cloned();
-            weights::evaluated(n, opset, n.inputs.iter().map(operand).collect(), types)
-        });
-        for (slot, (output, value)) in n.outputs.iter().zip(results).enumerate() {
-            let Some(v) = *output else { continue };
-            let known = match (value, &tensors) {
-                (Value::Sequence(list), _) => Known::Sequence(list),
-                (Value::Tensor(array), None) => Known::Tensor(array.to_tensor()),
-                (Value::Tensor(array), Some(tensors)) => {
-                    self.cost[v] = again;
-                    self.keep(v, array);
-                    Known::Tensor(tensors[slot].clone())
-                }
-            };
-            self.values.known[v] = Some(known);
-        }
+        Ok(())
     }
 
-    /// Keeps a large result for the next nodes.
-    fn keep(&mut self, value: ValueId, array: Array) {
-        self.cache.push_back((value, array));
-        let bytes = |a: &Array| (a.dims().iter().product::<usize>() * 8) as u64;
-        while self.cache.iter().map(|(_, a)| bytes(a)).sum::<u64>() > CACHE && self.cache.len() > 1
-        {
+    /// Recipes for `results`, when these are not to be held and can be computed again.
+    fn recipes(&mut self, n: &Node, opset: i64, results: &[Value]) -> Option<Vec<Tensor>> {
+        let bytes = size(results);
+        let full = bytes > TINY && self.held + bytes > HELD_TOGETHER;
+        if bytes <= HELD && !full {
+            return None;
+        }
+        let again = bytes
+            + n.inputs
+                .iter()
+                .flatten()
+                .map(|&v| self.cost[v])
+                .sum::<u64>();
+        let operand = |v: &Option<ValueId>| match *v {
+            None => Some(None),
+            // No sequence.
+            Some(v) => self.values.tensor(v).cloned().map(Some),
+        };
+        let operands: Vec<Option<Tensor>> = n.inputs.iter().map(operand).collect::<Option<_>>()?;
+        let type_of = |value: &Value| match value {
+            Value::Tensor(a) if a.dtype() != DataType::String => {
+                Some((a.dtype(), a.dims().iter().map(|&d| d as i64).collect()))
+            }
+            _ => None,
+        };
+        let types = results.iter().map(type_of).collect::<Option<_>>()?;
+        if again > AGAIN || weights::steps(&operands) > STEPS {
+            return None;
+        }
+        for &output in n.outputs.iter().flatten() {
+            self.cost[output] = again;
+        }
+        Some(weights::evaluated(n, opset, operands, types))
+    }
+
+    /// Holds `results`, unless that is too much together with all others.
+    fn hold(&mut self, results: Vec<Value>) -> Result<Vec<Known>, Unfolded> {
+        let bytes = size(&results);
+        if bytes > TINY && self.held + bytes > HELD_TOGETHER {
+            return Err(Unfolded::TooLarge(bytes));
+        }
+        self.held += bytes;
+        let known = |value| match value {
+            Value::Sequence(list) => Known::Sequence(list),
+            Value::Tensor(array) => Known::Tensor(array.to_tensor()),
+        };
+        Ok(results.into_iter().map(known).collect())
+    }
+
+    /// Keeps the large results of `n` for the next nodes.
+    fn keep(&mut self, n: &Node, results: Vec<Value>) {
+        for (output, value) in n.outputs.iter().zip(results) {
+            if let (Some(v), Value::Tensor(array)) = (*output, value) {
+                self.cache.push_back((v, array));
+            }
+        }
+        let total =
+            |cache: &VecDeque<(ValueId, Array)>| -> u64 { cache.iter().map(|c| c.1.size()).sum() };
+        while self.cache.len() > 1 && total(&self.cache) > CACHE {
             self.cache.pop_front();
         }
     }
+}
+
+/// Bytes of memory that `values` take.
+fn size(values: &[Value]) -> u64 {
+    let one = |value: &Value| match value {
+        Value::Tensor(array) => array.size(),
+        Value::Sequence(list) => list.iter().map(Array::size).sum(),
+    };
+    values.iter().map(one).sum()
 }

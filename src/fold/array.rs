@@ -89,6 +89,14 @@ impl Array {
         }
     }
 
+    /// Bytes of memory that the elements take.
+    pub fn size(&self) -> u64 {
+        match &self.elements {
+            Content::Fixed(bytes) => bytes.len() as u64,
+            Content::Strings(all) => all.iter().map(|s| (s.len() + STRING) as u64).sum(),
+        }
+    }
+
     /// Element type.
     pub fn dtype(&self) -> DataType {
         self.dtype
@@ -154,6 +162,7 @@ impl Array {
             let what = format!("{} where integers are expected", self.dtype);
             return Err(Unfolded::Invalid(what));
         }
+        beside::<i64>(self.len())?;
         let fits = |i| i64::try_from(self.int(i)).map_err(|_| Unfolded::invalid("huge integer"));
         (0..self.len()).map(fits).collect()
     }
@@ -181,6 +190,34 @@ impl Array {
         from: impl Iterator<Item = usize>,
     ) -> Result<Array> {
         pick(dims, self.dtype, from.map(|i| (self, i)))
+    }
+
+    /// A copy with `updates[i]` in place `to[i]`, one after the other.
+    pub(super) fn overwritten(&self, to: &[usize], updates: &Array) -> Result<Array> {
+        if self.size() > LIMIT {
+            return Err(Unfolded::TooLarge(self.size()));
+        }
+        let elements = match &self.elements {
+            Content::Fixed(bytes) => {
+                let width = width(self.dtype).unwrap_or_default();
+                let mut bytes = bytes.to_vec();
+                for (i, &place) in to.iter().enumerate() {
+                    bytes[place * width..][..width].copy_from_slice(updates.element(i));
+                }
+                Content::Fixed(bytes.into())
+            }
+            Content::Strings(strings) => {
+                let mut strings = strings.clone();
+                for (update, &place) in updates.strings().iter().zip(to) {
+                    strings[place] = update.clone();
+                }
+                Content::Strings(strings)
+            }
+        };
+        Ok(Array {
+            elements,
+            ..self.clone()
+        })
     }
 
     /// Elements of strings.
@@ -235,6 +272,17 @@ pub(super) fn pick<'a>(
     Ok(out.finish())
 }
 
+/// Bytes that a string takes beside its text.
+const STRING: usize = size_of::<Bytes>();
+
+/// Refuses `count` items beside operands and result that take more memory than a result may.
+pub(super) fn beside<T>(count: usize) -> Result<()> {
+    match (count as u64).saturating_mul(size_of::<T>() as u64) {
+        bytes if bytes <= LIMIT => Ok(()),
+        bytes => Err(Unfolded::TooLarge(bytes)),
+    }
+}
+
 /// Collects the elements of a new array.
 pub(super) struct Builder {
     dtype: DataType,
@@ -246,9 +294,8 @@ impl Builder {
     /// Begins an array, unless it would be too large.
     pub(super) fn new(dtype: DataType, dims: Vec<usize>) -> Result<Builder> {
         let count = count(&dims)?;
-        // A string takes a pointer and a length at least.
         let width = match dtype {
-            DataType::String => 32,
+            DataType::String => STRING,
             _ => width(dtype)
                 .ok_or_else(|| Unfolded::Unsupported(format!("elements of type {dtype}")))?,
         };
@@ -256,7 +303,7 @@ impl Builder {
             Some(bytes) if bytes <= LIMIT => Ok(Builder {
                 dtype,
                 dims,
-                bytes: Vec::with_capacity(if width == 32 { 0 } else { bytes as usize }),
+                bytes: Vec::with_capacity(if width == STRING { 0 } else { bytes as usize }),
             }),
             bytes => Err(Unfolded::TooLarge(bytes.unwrap_or(u64::MAX))),
         }

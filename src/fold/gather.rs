@@ -3,7 +3,7 @@
 use super::{
     Array, Result, Unfolded,
     args::{Args, index},
-    array::{Builder, count, pick, product, strides},
+    array::{Builder, beside, count, product, strides},
     elementwise::{maximum, minimum, no_type},
     number::{self, Class, FloatOp, IntOp},
 };
@@ -112,12 +112,9 @@ fn scatter(args: &Args<'_>, to: &[usize]) -> Result<Array> {
     }
     let reduction = args.text("reduction", "none")?;
     if reduction == "none" {
-        let mut from: Vec<(&Array, usize)> = (0..a.len()).map(|i| (a, i)).collect();
-        for (i, &place) in to.iter().enumerate() {
-            from[place] = (updates, i);
-        }
-        return pick(a.dims().to_vec(), a.dtype(), from.into_iter());
+        return a.overwritten(to, updates);
     }
+    beside::<i128>(a.len())?;
     let (int, float): (IntOp, FloatOp) = match reduction {
         "add" => (i128::wrapping_add, |x, y| x + y),
         "mul" => (i128::wrapping_mul, |x, y| x * y),
@@ -174,6 +171,7 @@ pub(super) fn scatter_nd(args: &Args<'_>) -> Result<Array> {
         return Err(Unfolded::invalid("updates that do not fit"));
     }
     let inner = product(tail);
+    beside::<usize>(updates.len())?;
     let to: Vec<usize> = starts.iter().flat_map(|&s| s..s + inner).collect();
     scatter(args, &to)
 }
@@ -189,6 +187,7 @@ pub(super) fn compress(args: &Args<'_>) -> Result<Array> {
     if condition.dtype() != DataType::Bool || condition.len() > a.dims()[at] {
         return Err(Unfolded::invalid("a condition that does not fit"));
     }
+    beside::<usize>(condition.len())?;
     let kept: Vec<usize> = (0..condition.len())
         .filter(|&i| condition.int(i) != 0)
         .collect();
@@ -218,6 +217,7 @@ pub(super) fn non_zero(args: &Args<'_>) -> Result<Array> {
     if a.rank() == 0 {
         return Err(Unfolded::Unsupported("NonZero of a scalar".to_owned()));
     }
+    beside::<usize>((0..a.len()).filter(is_set).count())?;
     let found: Vec<usize> = (0..a.len()).filter(is_set).collect();
     let own = strides(a.dims());
     let axes = own.iter().zip(a.dims());
@@ -240,6 +240,7 @@ pub(super) fn one_hot(args: &Args<'_>) -> Result<Array> {
     }
     let depth = whole(&0, depth).filter(|&d| d > 0).ok_or_else(no_integer)?;
     let at = super::args::axis(args.int("axis", -1)?, indices.rank() + 1)?;
+    beside::<i64>(indices.len())?;
     let list: Option<Vec<i64>> = (0..indices.len()).map(|i| whole(&i, indices)).collect();
     let list = list.ok_or_else(no_integer)?;
     let mut dims = indices.dims().to_vec();

@@ -3,7 +3,7 @@
 use super::{
     Array, Result, Unfolded, Value,
     args::{Args, axes, axis},
-    array::{Builder, Places, pick, product, strides},
+    array::{Builder, Places, beside, pick, product, strides},
     elementwise::{broadcast_dims, broadcast_strides},
     shape::extents,
     slice::part,
@@ -258,17 +258,22 @@ fn padded(extent: usize, before: i64, after: i64, mode: &str) -> Result<Vec<Opti
 fn choose(a: &Array, axes: &[Vec<Option<usize>>], fill: &Array) -> Result<Array> {
     let dims: Vec<usize> = axes.iter().map(Vec::len).collect();
     Builder::new(a.dtype(), dims.clone())?;
-    let own = strides(a.dims());
-    let mut from = vec![Some(0)];
-    for (places, stride) in axes.iter().zip(own) {
+    let Some((last, lead)) = axes.split_last() else {
+        return Ok(a.clone());
+    };
+    // Where the rows come from; the last stride is 1.
+    beside::<Option<usize>>(product(&dims[..lead.len()]))?;
+    let mut rows = vec![Some(0)];
+    for (places, stride) in lead.iter().zip(strides(a.dims())) {
         let step = |at: &Option<usize>| {
             let at = *at;
             places.iter().map(move |p| Some(at? + (*p)? * stride))
         };
-        from = from.iter().flat_map(step).collect();
+        rows = rows.iter().flat_map(step).collect();
     }
+    let row = |at: Option<usize>| last.iter().map(move |p| Some(at? + (*p)?));
     let element = |p: Option<usize>| p.map_or((fill, 0), |i| (a, i));
-    pick(dims, a.dtype(), from.into_iter().map(element))
+    pick(dims, a.dtype(), rows.into_iter().flat_map(row).map(element))
 }
 
 /// `Trilu`.

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::{
     Array, Result, Unfolded, Value,
     args::{Args, axis},
-    array::{Builder, product},
+    array::{Builder, beside, product},
     elementwise::no_type,
     number::Class,
 };
@@ -123,6 +123,8 @@ pub(super) fn top_k(args: &Args<'_>) -> Result<Vec<Value>> {
     let step = lines.step();
     let mut dims = a.dims().to_vec();
     dims[at] = k;
+    beside::<usize>(lines.extent)?;
+    beside::<(usize, usize)>(lines.outer * lines.inner * k)?;
     let mut chosen = Vec::new();
     for start in lines.starts() {
         let mut line: Vec<usize> = (0..lines.extent).collect();
@@ -162,37 +164,41 @@ pub(super) fn running(
     let at = args
         .int_operand(1)?
         .ok_or_else(|| Unfolded::invalid("no axis"))?;
-    let lines = Lines::of(a, axis(at, a.rank())?);
+    let at = axis(at, a.rank())?;
+    let lines = Lines::of(a, at);
     let exclusive = args.int("exclusive", 0)? != 0;
     let reverse = args.int("reverse", 0)? != 0;
-    let step = lines.step();
-    let mut ints = vec![0i128; if a.class() == Class::Int { a.len() } else { 0 }];
-    let mut floats = vec![
-        0f64;
-        if a.class() == Class::Float {
-            a.len()
-        } else {
-            0
-        }
-    ];
-    for start in lines.starts() {
-        let (mut i_sum, mut f_sum) = (i128::from(first), f64::from(first));
+    beside::<i128>(lines.inner)?;
+    let mut out = Builder::new(a.dtype(), a.dims().to_vec())?;
+    // Row after row, with a sum for each element of a row; from the last row on, they come out
+    // in reverse.
+    for outer in 0..lines.outer {
+        let mut ints = vec![i128::from(first); lines.inner];
+        let mut floats = vec![f64::from(first); lines.inner];
         for n in 0..lines.extent {
-            let n = if reverse { lines.extent - 1 - n } else { n };
-            let place = start + n * step;
+            let row = if reverse { lines.extent - 1 - n } else { n };
+            let start = (outer * lines.extent + row) * lines.inner;
             if a.class() == Class::Int {
-                let next = super::number::wrap(a.dtype(), int(i_sum, a.int(place)));
-                ints[place] = if exclusive { i_sum } else { next };
-                i_sum = next;
+                for (i, sum) in ints.iter_mut().enumerate() {
+                    let next = super::number::wrap(a.dtype(), int(*sum, a.int(start + i)));
+                    out.int(if exclusive { *sum } else { next });
+                    *sum = next;
+                }
             } else {
-                let next = float(f_sum, a.float(place));
-                floats[place] = if exclusive { f_sum } else { next };
-                f_sum = next;
+                for (i, sum) in floats.iter_mut().enumerate() {
+                    let next = float(*sum, a.float(start + i));
+                    out.float(if exclusive { *sum } else { next });
+                    *sum = next;
+                }
             }
         }
     }
-    let mut out = Builder::new(a.dtype(), a.dims().to_vec())?;
-    ints.into_iter().for_each(|x| out.int(x));
-    floats.into_iter().for_each(|x| out.float(x));
-    Ok(out.finish())
+    let out = out.finish();
+    if !reverse {
+        return Ok(out);
+    }
+    let (run, inner) = (lines.extent * lines.inner, lines.inner);
+    let turned =
+        |i: usize| i / run * run + (lines.extent - 1 - i % run / inner) * inner + i % inner;
+    out.take(a.dims().to_vec(), (0..a.len()).map(turned))
 }

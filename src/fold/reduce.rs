@@ -4,7 +4,7 @@
 use super::{
     Array, Result, Unfolded,
     args::{Args, axes, axis},
-    array::{Builder, Places, product, strides},
+    array::{Builder, Places, beside, product, strides},
     elementwise::{floats, maximum, minimum, no_type},
     number::{Class, FloatOp, IntOp, int_range, wrap},
     order::Lines,
@@ -240,6 +240,7 @@ pub(super) fn normalize(args: &Args<'_>, each: fn(&mut [f64])) -> Result<Array> 
         false => args.axis(-1, a.rank())?,
     };
     let lines = Lines::of(&flat, at);
+    beside::<f64>(flat.len())?;
     let mut all = vec![0.0; flat.len()];
     let mut line = vec![0.0; lines.extent];
     for start in lines.starts() {

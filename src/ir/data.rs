@@ -127,6 +127,12 @@ pub trait Produce: Send + Sync + fmt::Debug {
     /// The source cannot be read, or holds what cannot be transformed.
     fn produce(&self, tile: u64, out: &mut [&mut [u8]]) -> Result<()>;
 
+    /// How many recipes are computed to make a piece: this one, and those that it reads from,
+    /// each as often as it is read. They are computed one inside the other.
+    fn steps(&self) -> u64 {
+        1
+    }
+
     /// Fills `out` with the bytes of `output` from `offset` on. Computes the tiles that hold
     /// them, unless a recipe knows better.
     ///
@@ -173,6 +179,14 @@ impl Data {
     /// Whether it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How many recipes are computed when a piece is read: see [`Produce::steps`].
+    pub fn steps(&self) -> u64 {
+        match self {
+            Data::Bytes(_) | Data::File { .. } => 0,
+            Data::Computed { recipe, .. } => recipe.steps(),
+        }
     }
 
     /// Fills `out` with the bytes from `offset` on.

@@ -31,6 +31,8 @@ struct Evaluated {
     /// Whether parts can be computed alone: see [`fold::streams`]. There is one result then,
     /// and an operand has one element or as many as the result.
     streams: bool,
+    /// See [`Produce::steps`].
+    steps: u64,
     /// Tells recipes apart as long as the program runs.
     id: u64,
 }
@@ -51,6 +53,12 @@ fn tensors(recipe: Evaluated) -> Vec<Tensor> {
     results.into_iter().enumerate().map(tensor).collect()
 }
 
+/// The [steps](Produce::steps) of a recipe that reads all of `operands`.
+pub fn steps(operands: &[Option<Tensor>]) -> u64 {
+    let data = operands.iter().flatten().filter_map(Tensor::data);
+    data.fold(1, |sum, d| sum.saturating_add(d.steps()))
+}
+
 fn new_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -67,6 +75,7 @@ pub fn evaluated(
     tensors(Evaluated {
         node: node.clone(),
         opset,
+        steps: steps(&operands),
         operands,
         results,
         streams: false,
@@ -101,6 +110,7 @@ pub fn streamed(node: &Node, opset: i64, operands: &[Option<Tensor>]) -> Result<
         operands: operands.to_vec(),
         results: vec![(dtype, large.dims.clone())],
         streams: true,
+        steps: steps(operands),
         id: new_id(),
     };
     // The type of the result is that of its first element.
@@ -209,6 +219,10 @@ fn first_tensor(results: Vec<Value>) -> Result<Array, Unfolded> {
 }
 
 impl Produce for Evaluated {
+    fn steps(&self) -> u64 {
+        self.steps
+    }
+
     fn outputs(&self) -> usize {
         self.results.len()
     }

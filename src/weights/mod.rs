@@ -14,7 +14,7 @@ mod transposed;
 #[cfg(feature = "eval")]
 pub(crate) use constant::float_data;
 pub use constant::{float_elements, int_elements, small_elements, source_tensor};
-pub use evaluated::{evaluated, streamed};
+pub use evaluated::{evaluated, steps, streamed};
 pub use floats::{float_tensor, read_floats, small_floats};
 pub use matrix::{Layout, MatrixView};
 pub use narrow::{HalfRecipes, count_beyond_half};

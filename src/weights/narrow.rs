@@ -34,6 +34,10 @@ impl ToHalf {
 }
 
 impl Produce for ToHalf {
+    fn steps(&self) -> u64 {
+        1 + self.source.steps()
+    }
+
     fn len(&self, _: usize) -> u64 {
         self.source.len() / FLOAT * HALF
     }

@@ -157,6 +157,10 @@ impl ScaleChannels {
 }
 
 impl Produce for ScaleChannels {
+    fn steps(&self) -> u64 {
+        1 + self.source.steps()
+    }
+
     fn len(&self, _: usize) -> u64 {
         self.source.len()
     }

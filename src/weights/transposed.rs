@@ -152,6 +152,10 @@ impl Transposed {
 }
 
 impl Produce for Transposed {
+    fn steps(&self) -> u64 {
+        1 + self.source.steps()
+    }
+
     fn len(&self, _: usize) -> u64 {
         self.source.len()
     }
