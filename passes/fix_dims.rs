@@ -30,7 +30,7 @@ inputs of these extents.
 
 Inputs, outputs and `value_info`, in subgraphs and local functions too. A name that no input
 of the model has, an axis that does not exist, or one that is another number already, is an
-error.
+error; so is a name in a second run, since it is gone by then.
 
 ## Statistics
 
@@ -74,10 +74,20 @@ impl FixDims {
                 ))
             })
         };
-        let dims = options.list("dim").into_iter().map(parse);
-        Ok(FixDims {
-            dims: dims.collect::<Result<_>>()?,
-        })
+        let mut dims: Vec<(Target, String, i64)> = Vec::new();
+        for text in options.list("dim") {
+            let (target, name, n) = parse(text)?;
+            match dims.iter().find(|d| d.1 == name).map(|d| d.2) {
+                None => dims.push((target, name, n)),
+                Some(before) if before == n => {}
+                Some(before) => {
+                    return Err(Error::input(format!(
+                        "option `dim` gives `{name}` as {before} and as {n}"
+                    )));
+                }
+            }
+        }
+        Ok(FixDims { dims })
     }
 }
 

@@ -64,7 +64,7 @@ while the model is written, a piece at a time.
 
 The standard operators that have one result for given operands: no random ones, no
 convolutions, no quantization, no control flow except `If`. Not folded: initializers that
-callers may replace; a result above 16 MiB that cannot be made in pieces, or takes more than
+callers may replace; a result above 8 MiB that cannot be made in pieces, or takes more than
 that to find (`fold-too-large`); what would make the file larger (`fold-grows`); what a runtime
 refuses, such as a division by zero or an index out of range (`fold-fails`); forms that the
 standard leaves open, such as `NonZero` of a scalar (`operator`). In functions, and up to IR

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::Args;
 use onnxq::{
-    Result,
+    Error, Result,
     ir::Model,
     pass::{Changed, Instruments, PassManager, Pipeline, PrintIr, Report},
 };
@@ -40,6 +40,14 @@ pub(crate) struct InstrumentArgs {
 impl InstrumentArgs {
     /// Runs `pipeline` under these instruments.
     pub(crate) fn run(&self, pipeline: &Pipeline, model: &mut Model, cx: &Cx) -> Result<Report> {
+        for name in &self.print_ir_after {
+            let steps = pipeline.steps();
+            if !steps.iter().any(|s| s.info.name == name) {
+                return Err(Error::input(format!(
+                    "--print-ir-after: the pipeline `{pipeline}` has no pass `{name}`"
+                )));
+            }
+        }
         let print_ir = match () {
             () if self.print_ir_after_all => PrintIr::All,
             () if self.print_ir_after_change => PrintIr::Changed,

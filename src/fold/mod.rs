@@ -34,7 +34,7 @@ use crate::ir::Node;
 use args::Args;
 
 /// The largest result in bytes: more is not worth the memory.
-pub const LIMIT: u64 = 16 << 20;
+pub const LIMIT: u64 = 8 << 20;
 
 /// What a node reads or makes.
 #[derive(Clone, Debug, PartialEq)]

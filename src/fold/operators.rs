@@ -102,7 +102,7 @@ static OPERATORS: &[Operator] = operators! {
     each "Ceil" Exact => |a| e::float(a, f64::ceil);
     each "Celu" Rounded => |a| {
         let alpha = a.float("alpha", 1.0)?;
-        e::float(a, |x| x.max(0.0) + (alpha * ((x / alpha).exp() - 1.0)).min(0.0))
+        e::float(a, |x| if x.is_nan() { x } else { x.max(0.0) + (alpha * ((x / alpha).exp() - 1.0)).min(0.0) })
     };
     each "Clip" Exact => e::clip;
     whole "Compress" Exact => gather::compress;
@@ -201,7 +201,7 @@ static OPERATORS: &[Operator] = operators! {
     each "Shrink" Rounded => e::shrink;
     each "Sigmoid" Rounded => |a| e::float(a, e::sigmoid);
     each "Sign" Exact => |a| {
-        map(a, i128::signum, |x| if x == 0.0 || x.is_nan() { x } else { x.signum() })
+        map(a, i128::signum, |x| if x == 0.0 { 0.0 } else if x.is_nan() { x } else { x.signum() })
     };
     each "Sin" Rounded => |a| e::float(a, f64::sin);
     each "Sinh" Rounded => |a| e::float(a, f64::sinh);

@@ -82,8 +82,15 @@ pub(super) fn arg_extreme(args: &Args<'_>, wanted: Ordering) -> Result<Array> {
         false => drop(dims.remove(at)),
     }
     let step = lines.step();
+    let is_nan = |i: usize| a.class() != Class::Int && a.float(i).is_nan();
+    // NaN is the largest and the smallest, as in NumPy.
+    let compare = |i: usize, j: usize| match (is_nan(i), is_nan(j)) {
+        (true, false) => wanted,
+        (false, true) => wanted.reverse(),
+        _ => order(a, i, j),
+    };
     let best = |start: usize| {
-        let better = |best: usize, i: usize| match order(a, start + i * step, start + best * step) {
+        let better = |best: usize, i: usize| match compare(start + i * step, start + best * step) {
             Ordering::Equal if last => i,
             o if o == wanted => i,
             _ => best,

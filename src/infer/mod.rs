@@ -68,17 +68,20 @@ pub struct Conflict {
 /// Infers kinds, extents and small integers of all values.
 ///
 /// The declared types of the main graph's inputs hold, and extents with the same name are
-/// the same. What `value_info` declares fills in numbers where nothing is found; what the
-/// outputs are declared to be is not relied on, because exporters often have it wrong. The
+/// the same. Numbers in `value_info` are relied on for results of operators that onnxq knows nothing
+/// of, and what the outputs are declared to be is not, because exporters often have it wrong. The
 /// body of a local function is looked at twice: at each call with the operands it is given,
 /// and by itself, for what holds for every call. Operators of a domain whose opset is
 /// beyond the table have unknown results.
 pub fn facts(model: &Model) -> Facts {
-    let found = shapes::Shapes::run(model);
+    let kinds = kinds(model);
+    let shapes::Shapes {
+        facts, conflicts, ..
+    } = shapes::Shapes::run(model, &kinds);
     Facts {
-        kinds: kinds(model),
-        shapes: found.facts,
-        conflicts: found.conflicts,
+        kinds,
+        shapes: facts,
+        conflicts,
     }
 }
 
@@ -109,8 +112,7 @@ impl Facts {
     /// The elements of `value` in row-major order, when it is an integer tensor or one of
     /// truth values (0 and 1) with few elements that come from extents and constants.
     pub fn elements(&self, value: ValueId) -> Option<&[SymInt]> {
-        let followed = self.dtype(value).is_some_and(shapes::is_followed);
-        self.shapes[value].elements.as_deref().filter(|_| followed)
+        self.shapes[value].elements.as_deref()
     }
 
     /// What does not fit, in document order.

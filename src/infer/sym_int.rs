@@ -49,8 +49,9 @@ pub(super) enum Atom {
 /// longer is not worth the time it takes.
 const TERMS: usize = 24;
 
-/// Atoms inside each other, at most: a loop of quotients would otherwise grow for ever.
-const DEPTH: u32 = 8;
+/// Atoms in all, those inside atoms included, at most: what is squared or halved again and
+/// again would otherwise grow for ever.
+const ATOMS: usize = 64;
 
 impl From<i64> for SymInt {
     fn from(constant: i64) -> SymInt {
@@ -121,7 +122,9 @@ impl SymInt {
             }
         }
         merged.retain(|t| t.1 != 0);
-        (merged.len() <= TERMS).then(|| SymInt::new(constant, merged))
+        let atoms = merged.iter().flat_map(|t| &t.0).map(Atom::size);
+        let small = merged.len() <= TERMS && atoms.sum::<usize>() <= ATOMS;
+        small.then(|| SymInt::new(constant, merged))
     }
 
     /// The sum.
@@ -238,7 +241,7 @@ impl SymInt {
 
     /// The larger of the two.
     pub fn maximum(&self, other: &SymInt) -> Option<SymInt> {
-        match self.sub(other)?.sign_bounds() {
+        match self.sub(other)?.bounds() {
             (Some(0..), _) => Some(self.clone()),
             (_, Some(..=0)) => Some(other.clone()),
             _ => SymInt::pair(Atom::Max, self.clone(), other.clone()),
@@ -247,7 +250,7 @@ impl SymInt {
 
     /// The smaller of the two.
     pub fn minimum(&self, other: &SymInt) -> Option<SymInt> {
-        match self.sub(other)?.sign_bounds() {
+        match self.sub(other)?.bounds() {
             (Some(0..), _) => Some(other.clone()),
             (_, Some(..=0)) => Some(self.clone()),
             _ => SymInt::pair(Atom::Min, self.clone(), other.clone()),
@@ -282,26 +285,49 @@ impl SymInt {
                 make(Box::new(if b < a { (b, a) } else { (a, b) }))
             }
         };
-        (atom.depth() <= DEPTH).then(|| SymInt::atom(atom))
+        (atom.size() <= ATOMS).then(|| SymInt::atom(atom))
     }
 
-    fn depth(&self) -> u32 {
+    fn size(&self) -> usize {
         let atoms = self.terms().iter().flat_map(|t| &t.factors);
-        atoms.map(Atom::depth).max().unwrap_or(0)
+        atoms.map(Atom::size).sum()
     }
 
     /// No value it takes is smaller.
     pub fn lower(&self) -> Option<i64> {
-        self.sign_bounds().0
+        self.bounds().0
     }
 
     /// No value it takes is larger.
     pub fn upper(&self) -> Option<i64> {
-        self.sign_bounds().1
+        self.bounds().1
+    }
+
+    /// Whether `other` is certainly 0 wherever this is: each factor of this one product is a factor of
+    /// `other`, a product too.
+    pub(super) fn vanishes_with(&self, other: &SymInt) -> bool {
+        match (self.constant, self.terms(), other.constant, other.terms()) {
+            (0, [own], 0, [others]) => own.factors.iter().all(|f| others.factors.contains(f)),
+            _ => self == other,
+        }
+    }
+
+    /// Whether it is an extent or a sum or difference of a few, as 32 bits always hold: extents are
+    /// far below 2^30.
+    pub(super) fn fits_32_bits(&self) -> bool {
+        let plain = |t: &Term| t.factors.len() == 1 && t.coefficient.unsigned_abs() == 1;
+        match self.known() {
+            Some(n) => i32::try_from(n).is_ok(),
+            None => {
+                self.terms().len() <= 4
+                    && self.terms().iter().all(plain)
+                    && self.constant.unsigned_abs() < 1 << 24
+            }
+        }
     }
 
     /// Bounds from the atoms' lower bounds: those of extents are 0.
-    fn sign_bounds(&self) -> (Option<i64>, Option<i64>) {
+    fn bounds(&self) -> (Option<i64>, Option<i64>) {
         let (mut low, mut high) = (Some(self.constant), Some(self.constant));
         for t in self.terms() {
             let least = t.least().and_then(|n| n.checked_mul(t.coefficient));
@@ -319,7 +345,7 @@ impl SymInt {
 
     /// Whether the two are equal, when that can be told.
     pub fn equals(&self, other: &SymInt) -> Option<bool> {
-        match self.sub(other)?.sign_bounds() {
+        match self.sub(other)?.bounds() {
             (Some(0), Some(0)) => Some(true),
             (Some(1..), _) | (_, Some(..0)) => Some(false),
             _ => None,
@@ -328,7 +354,7 @@ impl SymInt {
 
     /// Whether it is smaller than `other`, when that can be told.
     pub fn less(&self, other: &SymInt) -> Option<bool> {
-        match self.sub(other)?.sign_bounds() {
+        match self.sub(other)?.bounds() {
             (_, Some(..0)) => Some(true),
             (Some(0..), _) => Some(false),
             _ => None,
@@ -394,11 +420,11 @@ impl Atom {
         }
     }
 
-    fn depth(&self) -> u32 {
+    fn size(&self) -> usize {
         match self {
-            Atom::Symbol(_) | Atom::Extent(..) | Atom::Element(..) => 0,
+            Atom::Symbol(_) | Atom::Extent(..) | Atom::Element(..) => 1,
             Atom::Quotient(p) | Atom::Max(p) | Atom::Min(p) | Atom::Broadcast(p) => {
-                1 + p.0.depth().max(p.1.depth())
+                1 + p.0.size() + p.1.size()
             }
         }
     }

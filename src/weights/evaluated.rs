@@ -17,8 +17,11 @@ use crate::{
     ir::{Data, DataType, Elements, Node, Produce, Tensor},
 };
 
-/// Elements of a tile of what is computed element by element.
+/// Elements of a tile of what is computed element by element: few, so that they stay in a cache.
 const TILE: u64 = 1 << 16;
+
+/// The same where an operand is computed itself: short pieces of a transposed weight are dear.
+const WIDE_TILE: u64 = 1 << 20;
 
 /// The results of a node whose operands are constants.
 #[derive(Debug)]
@@ -218,6 +221,17 @@ fn first_tensor(results: Vec<Value>) -> Result<Array, Unfolded> {
     }
 }
 
+impl Evaluated {
+    /// Elements of a tile.
+    fn tile(&self) -> u64 {
+        let computed = |t: &Tensor| matches!(t.data(), Some(Data::Computed { .. }));
+        match self.operands.iter().flatten().any(computed) {
+            true => WIDE_TILE,
+            false => TILE,
+        }
+    }
+}
+
 impl Produce for Evaluated {
     fn steps(&self) -> u64 {
         self.steps
@@ -235,7 +249,7 @@ impl Produce for Evaluated {
 
     fn tiles(&self) -> u64 {
         match self.streams {
-            true => self.len(0).div_ceil(TILE * self.width(0)),
+            true => self.len(0).div_ceil(self.tile() * self.width(0)),
             false => 1,
         }
     }
@@ -243,7 +257,7 @@ impl Produce for Evaluated {
     fn range(&self, tile: u64, output: usize) -> Range<u64> {
         match self.streams {
             true => {
-                let tile_len = TILE * self.width(0);
+                let tile_len = self.tile() * self.width(0);
                 tile * tile_len..((tile + 1) * tile_len).min(self.len(0))
             }
             false => 0..self.len(output),
@@ -271,7 +285,7 @@ impl Produce for Evaluated {
         let mut from = offset / width;
         let end = (offset + out.len() as u64).div_ceil(width);
         while from < end {
-            let to = (from + TILE).min(end);
+            let to = (from + self.tile()).min(end);
             let part = self.part(from, to)?.map_err(|e| self.failed(&e))?;
             let Elements::Data(Data::Bytes(bytes)) = part.to_tensor().elements else {
                 return Err(self.failed(&Unfolded::Unknown));

@@ -259,3 +259,14 @@ def test_usage_errors(onnxq):
 def test_help(command, onnxq):
     text = onnxq.ok(command, "--help").out
     assert f"onnxq {command}" in text, "an example of the command"
+
+
+def test_a_pass_to_print_after_is_one_of_the_pipeline(onnxq, model):
+    args = ("opt", model, "-o", "out.onnx", "--passes", "dce", "--print-ir-after")
+    onnxq.refuses(*args, "cse", mentions=("--print-ir-after", "cse", "dce"))
+    assert "after dce" in onnxq.ok(*args, "dce").err
+
+
+def test_an_extent_given_twice(onnxq, model):
+    args = ("opt", model, "-o", "out.onnx", "--passes", "dce")
+    onnxq.refuses(*args, "--dim", "n=3", "--dim", "n=4", mentions=("`n`", "3", "4"))

@@ -418,3 +418,24 @@ def test_a_second_run_changes_nothing(onnxq: harness.Onnxq) -> None:
         fold(onnxq, onnx.parser.parse_model(HEADER + text))
         onnxq.ok("opt", "out.onnx", "-o", "again.onnx", "--passes", "const-fold")
         assert (onnxq.dir / "again.onnx").read_bytes() == (onnxq.dir / "out.onnx").read_bytes(), name
+
+
+# What has no order, and what has a sign without a size.
+ODD = [np.nan, 1.0, -np.inf, -0.0, 0.0, np.inf, -2.5]
+
+
+@pytest.mark.parametrize("op", ["ArgMin", "ArgMax", "Celu", "Sign", "Sqrt", "Floor", "Round"])
+def test_nan_infinity_and_negative_zero(op: str, onnxq: harness.Onnxq) -> None:
+    for turned in range(len(ODD)):
+        values = np.roll(np.array(ODD, np.float32), turned)
+        node = onnx.helper.make_node(op, ["x"], ["y"])
+        kind = TensorProto.INT64 if op.startswith("Arg") else TensorProto.FLOAT
+        output = onnx.helper.make_tensor_value_info("y", kind, None)
+        graph = onnx.helper.make_graph([node], "g", [], [output], [numpy_helper.from_array(values, "x")])
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+        folded = fold(onnxq, model)
+        assert not folded.graph.node
+        found = numpy_helper.to_array(folded.graph.initializer[0])
+        [expected] = harness.run_model(onnxq.dir / "in.onnx", {}, opts=False).values()
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(np.signbit(found), np.signbit(expected))

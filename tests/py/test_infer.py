@@ -27,7 +27,7 @@ UNDESCRIBED = set(
     "Compress NonMaxSuppression NonZero Unique TfIdfVectorizer StringNormalizer StringSplit ImageDecoder "
     # Operands that are not integers, or that are computed; sequences, optionals, bodies.
     "Resize Upsample OneHot Range Einsum Loop Scan OptionalGetElement OptionalHasElement "
-    # No rule.
+    # No rule, or none for every form.
     "Adagrad Adam Momentum AffineGrid Attention CausalConvWithState CenterCropPad Col2Im DFT FlexAttention "
     "LinearAttention MaxUnpool MelWeightMatrix STFT SwiGLU RegexFullMatch LabelEncoder TreeEnsemble "
     "ArrayFeatureExtractor Binarizer".split()
@@ -108,7 +108,7 @@ def evaluate(expression: str, names: dict[str, int]) -> int:
     """What an extent that infer-shapes wrote is, when callers choose these."""
     if expression in names:
         return names[expression]
-    functions = {"floor": int, "max": max, "min": min, "broadcast": max}
+    functions = {"floor": int, "max": max, "min": min, "broadcast": lambda a, b: b if a == 1 else a}
     text = WORD.sub(lambda m: m[0] if m[0] in functions else f"({names[m[0]]})", expression)
     return eval(text.replace("/", "//"), {"__builtins__": {}}, functions)  # noqa: S307
 

@@ -1,16 +1,17 @@
 //! Operators with graphs inside, and calls of local functions.
 
 use super::{
-    CALLS, Shapes,
+    Shapes,
     op::{Fact, Outcome, Stop},
 };
 use crate::{
     infer::SymInt,
-    ir::{AttributeValue, GraphId, Node, SideTable, ValueId},
+    ir::{AttributeValue, GraphId, Node, ValueId},
 };
 
-/// Visits of the body of a loop until what it carries is the same in every iteration.
-const ROUNDS: usize = 4;
+/// Visits of the body of a loop until what it carries is the same in every iteration. Each makes an
+/// axis or a rank unknown, so that few are needed; after these, nothing of it is known.
+const ROUNDS: usize = 32;
 
 impl<'m> Shapes<'m> {
     /// The results of a node with graphs inside.
@@ -20,7 +21,7 @@ impl<'m> Shapes<'m> {
             ("", "Loop") => self.repeat(node),
             ("", "Scan") => self.scan(node),
             _ => {
-                node.subgraphs().for_each(|g| self.graph(g));
+                node.subgraphs().for_each(|g| self.inside(g));
                 Err(Stop::Unknown)
             }
         }
@@ -28,7 +29,7 @@ impl<'m> Shapes<'m> {
 
     /// `If`: what both branches agree in, or what the branch says that is taken.
     fn branch(&mut self, node: &'m Node) -> Outcome {
-        node.subgraphs().for_each(|g| self.graph(g));
+        node.subgraphs().for_each(|g| self.inside(g));
         let condition = node
             .input(0)
             .and_then(|c| self.facts[c].elements.as_ref()?.first()?.known());
@@ -58,8 +59,14 @@ impl<'m> Shapes<'m> {
         };
         let body = *body;
         let inputs = &self.model.graphs[body].inputs;
+        // Runtimes give the iteration and the condition the rank that the body declares.
         for &value in inputs.iter().take(2) {
-            self.facts[value] = Fact::of_shape(Vec::new());
+            let info = self.model.values[value].info.as_ref();
+            let ty = info.and_then(|i| i.ty.as_ref());
+            self.facts[value] = Fact {
+                shape: ty.and_then(|ty| super::declared(ty, value, false)),
+                elements: None,
+            };
         }
         let carried = inputs.len().saturating_sub(2);
         let initial = |i: usize| {
@@ -115,7 +122,7 @@ impl<'m> Shapes<'m> {
             .any(|a| node.attribute(a).is_some());
         if opset < 9 || moved || node.inputs.len() != inputs.len() {
             inputs.iter().for_each(|&v| self.facts[v] = Fact::default());
-            self.graph(body);
+            self.inside(body);
             return Err(Stop::Unknown);
         }
         let mut length = None;
@@ -177,8 +184,11 @@ impl<'m> Shapes<'m> {
             let g = &self.model.graphs[body];
             (&g.inputs, &g.outputs)
         };
-        for round in 0..ROUNDS {
-            self.graph(body);
+        let told = self.conflicts.len();
+        for _ in 0..ROUNDS {
+            // What does not fit in a round that is not the last says nothing.
+            self.conflicts.truncate(told);
+            self.inside(body);
             let mut settled = true;
             for i in 0..carried {
                 let (Some(&into), Some(out)) =
@@ -187,11 +197,11 @@ impl<'m> Shapes<'m> {
                     continue;
                 };
                 let before = self.facts[into].clone();
-                let mut both = join(self.facts[out.value].clone(), &before, Some(into));
-                if round + 2 >= ROUNDS && both != before {
-                    both = Fact::default();
-                }
-                both.elements = None;
+                let out = Fact {
+                    elements: None,
+                    ..self.facts[out.value].clone()
+                };
+                let both = join(out, &before, Some(into));
                 settled &= both == before;
                 self.facts[into] = both;
             }
@@ -199,37 +209,35 @@ impl<'m> Shapes<'m> {
                 return;
             }
         }
-        self.graph(body);
+        for i in 0..carried {
+            if let Some(&into) = inputs.get(first_in + i) {
+                self.facts[into] = Fact::default();
+            }
+        }
+        self.conflicts.truncate(told);
+        self.inside(body);
     }
 
     /// A call of a local function: its body with these operands.
     pub(super) fn call(&mut self, node: &'m Node, body: GraphId) -> Outcome {
-        if self.calls >= CALLS {
+        if self.alone || self.called.contains(&body) {
             return Err(Stop::Unknown);
         }
-        let mut inner = Shapes {
-            model: self.model,
-            facts: SideTable::new(Fact::default()),
-            conflicts: Vec::new(),
-            functions: std::mem::take(&mut self.functions),
-            extents: std::mem::take(&mut self.extents),
-            calls: self.calls + 1,
-            visits: self.visits,
-        };
-        let operands = self.model.graphs[body].inputs.iter().zip(&node.inputs);
-        for (&value, operand) in operands {
-            if let Some(operand) = operand {
-                inner.facts[value] = self.facts[*operand].clone();
-            }
+        self.called.push(body);
+        let model = self.model;
+        for (slot, &value) in model.graphs[body].inputs.iter().enumerate() {
+            let operand = node.input(slot).map(|v| self.facts[v].clone());
+            self.facts[value] = operand.unwrap_or_default();
         }
-        inner.graph(body);
-        self.visits = inner.visits;
-        let count = node.outputs.len();
-        let results = (0..count)
-            .map(|slot| inner.outward(body, slot, node.output(slot)))
-            .collect();
-        self.functions = std::mem::take(&mut inner.functions);
-        self.extents = std::mem::take(&mut inner.extents);
+        self.inside(body);
+        let results = node.outputs.iter().enumerate();
+        let results = results.map(|(slot, result)| self.outward(body, slot, *result));
+        let results = results.collect();
+        // By itself the body is given anything.
+        for &value in &model.graphs[body].inputs {
+            self.facts[value] = Fact::default();
+        }
+        self.called.pop();
         Ok(results)
     }
 

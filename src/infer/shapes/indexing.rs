@@ -3,7 +3,7 @@
 use super::op::{
     Fact, Op, Outcome, Rule, Shape, Stop, conflict, positions, product, show, small_dims,
 };
-use crate::{infer::SymInt, ir::AttributeValue};
+use crate::{fold::slice_range, infer::SymInt, ir::AttributeValue};
 
 pub(super) fn rule(name: &str) -> Option<Rule> {
     Some(match name {
@@ -13,7 +13,11 @@ pub(super) fn rule(name: &str) -> Option<Rule> {
         "GatherND" => gather_nd,
         "Compress" => compress,
         "NonZero" => |op| {
+            // Of a scalar, runtimes do not make what the standard says.
             let rank = op.shape(0)?.len() as i64;
+            if rank == 0 {
+                return Err(Stop::Unknown);
+            }
             Ok(vec![Fact::of_shape(vec![
                 SymInt::from(rank),
                 op.unknown(0, 1),
@@ -80,10 +84,7 @@ fn cuts(op: &Op<'_>, rank: usize) -> Result<Vec<Cut>, Stop> {
             let count = [1, 2]
                 .into_iter()
                 .find_map(|slot| op.elements(slot).map(<[SymInt]>::len));
-            let length = || match op.shape(1).ok()?.as_slice() {
-                [n] => n.known().map(|n| n as usize),
-                _ => None,
-            };
+            let length = || op.listed_axes(1).ok();
             let count = count
                 .or(axes.as_ref().map(Vec::len))
                 .or_else(length)
@@ -134,8 +135,7 @@ impl Cut {
         if op.is_extent(bound) {
             return bound.minimum(extent);
         }
-        // `extent - n` is such a bound whatever its sign: a negative one would be counted
-        // from the back once more, and both ways it is not inside.
+        // Certainly negative: counted from the back.
         if bound.upper().is_some_and(|high| high < 0) {
             return extent.add(bound)?.maximum(&SymInt::from(0));
         }
@@ -149,7 +149,7 @@ impl Cut {
             && let (Some(start), Some(end)) =
                 (self.start.as_ref()?.known(), self.end.as_ref()?.known())
         {
-            return Some(SymInt::from(self.numbers(n, start, end).count() as i64));
+            return slice_range(n, start, end, step).map(|(_, count)| SymInt::from(count));
         }
         if step < 1 {
             let whole = self.start.as_ref()?.is(-1) && self.end.as_ref()?.known()? <= -END;
@@ -164,25 +164,6 @@ impl Cut {
                 .add(&SymInt::from(step - 1))?
                 .floor_div(&SymInt::from(step)),
         }
-    }
-
-    /// The positions that are taken, of an axis of `n` elements.
-    fn numbers(&self, n: i64, start: i64, end: i64) -> impl Iterator<Item = i64> + use<> {
-        let step = self.step.unwrap_or(1);
-        let from_front = |x: i64| if x < 0 { x.saturating_add(n) } else { x };
-        let (start, end) = match step > 0 {
-            true => (from_front(start).clamp(0, n), from_front(end).clamp(0, n)),
-            false => (
-                from_front(start).clamp(-1, n - 1),
-                from_front(end).clamp(-1, n - 1),
-            ),
-        };
-        let mut at = Some(start);
-        std::iter::from_fn(move || {
-            let here = at.filter(|&x| step != 0 && if step > 0 { x < end } else { x > end })?;
-            at = here.checked_add(step);
-            Some(here)
-        })
     }
 }
 
@@ -204,9 +185,10 @@ fn slice(op: &Op<'_>) -> Outcome {
         let mut picked: Vec<Vec<usize>> = dims.iter().map(|&d| (0..d).collect()).collect();
         for cut in &cuts {
             let bounds = cut.start.as_ref()?.known().zip(cut.end.as_ref()?.known());
-            let (start, end) = bounds.filter(|_| cut.step.is_some())?;
-            let taken = cut.numbers(dims[cut.axis] as i64, start, end);
-            picked[cut.axis] = taken.map(|i| i as usize).collect();
+            let (start, end) = bounds?;
+            let step = cut.step?;
+            let (first, count) = slice_range(dims[cut.axis] as i64, start, end, step)?;
+            picked[cut.axis] = (0..count).map(|i| (first + i * step) as usize).collect();
         }
         let order: Vec<usize> = (0..dims.len()).collect();
         let at = positions(&dims, &order, &picked);
@@ -346,11 +328,8 @@ fn range(op: &Op<'_>) -> Outcome {
 
 fn constant_of_shape(op: &Op<'_>) -> Outcome {
     let Some(list) = op.elements(0) else {
-        let [rank] = op.shape(0)?.as_slice() else {
-            return conflict("the shape is not a vector");
-        };
-        let rank = rank.known().ok_or(Stop::Unknown)?;
-        return Ok(vec![Fact::of_shape(op.unknown_shape(0, rank as usize))]);
+        let rank = op.listed_axes(0)?;
+        return Ok(vec![Fact::of_shape(op.unknown_shape(0, rank))]);
     };
     if list.iter().any(|d| d.known().is_some_and(|n| n < 0)) {
         return conflict(format!("a tensor of extents {}", show(list)));

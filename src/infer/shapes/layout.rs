@@ -46,23 +46,23 @@ fn rearranged(op: &Op<'_>, shape: Shape) -> Outcome {
     Ok(vec![Fact::with_elements(shape, elements)])
 }
 
-/// `Reshape`. A symbolic entry of the shape is taken as an extent that is not zero: as zero it
-/// would stand for the extent of the operand.
+/// `Reshape`. Zero stands for the extent of the operand. So an entry that may be zero is understood
+/// where that extent is zero as well; or where all entries are given and multiply to the number
+/// of elements, because a runtime refuses the model when one of them is zero (unless another is
+/// zero and copied, too: extents of a tensor that is empty along two axes may be others).
 fn reshape(op: &Op<'_>) -> Outcome {
     let target: Vec<SymInt> = match (op.elements(1), op.ints("shape")?) {
         (Some(list), _) => list.to_vec(),
         (None, Some(list)) => list.into_iter().map(SymInt::from).collect(),
         (None, None) => {
-            // How long the list is tells the rank.
-            let [rank] = op.shape(1)?.as_slice() else {
-                return conflict("the shape is not a vector");
-            };
-            let rank = rank.known().ok_or(Stop::Unknown)?;
-            return Ok(vec![Fact::of_shape(op.unknown_shape(0, rank as usize))]);
+            let rank = op.listed_axes(1)?;
+            return Ok(vec![Fact::of_shape(op.unknown_shape(0, rank))]);
         }
     };
     let input = op.shape(0).ok();
     let copies_zero = op.int("allowzero", 0)? == 0;
+    let elements = input.and_then(product);
+    let given = elements.is_some() && product(&target) == elements;
     let mut out: Vec<Option<SymInt>> = Vec::with_capacity(target.len());
     let mut free = None;
     for (axis, extent) in target.iter().enumerate() {
@@ -84,10 +84,21 @@ fn reshape(op: &Op<'_>) -> Outcome {
             },
             Some(n) if n < 0 => return conflict(format!("the shape has an entry {n}")),
             Some(_) => Some(extent.clone()),
-            None => op.is_extent(extent).then(|| extent.clone()),
+            None => {
+                let copied = input.and_then(|input| input.get(axis));
+                let stays = |low| {
+                    low >= 1
+                        || !copies_zero
+                        || given
+                        || copied.is_some_and(|d| extent.vanishes_with(d))
+                };
+                op.lower(extent)
+                    .is_some_and(|low| low >= 0 && stays(low))
+                    .then(|| extent.clone())
+            }
         });
     }
-    if let (Some(free), Some(total)) = (free, input.and_then(product)) {
+    if let (Some(free), Some(total)) = (free, elements) {
         let others = out.iter().enumerate().filter(|(axis, _)| *axis != free);
         let others: Option<Vec<&SymInt>> = others.map(|(_, extent)| extent.as_ref()).collect();
         out[free] =
@@ -131,6 +142,8 @@ fn flatten(op: &Op<'_>) -> Outcome {
 fn squeeze(op: &Op<'_>) -> Outcome {
     let shape = op.shape(0)?;
     let gone = match op.list("axes", 1)? {
+        // Runtimes differ: none, or all of extent 1.
+        Some(axes) if axes.is_empty() => return Err(Stop::Unknown),
         Some(axes) => op.axes(&axes, shape.len())?,
         None if shape
             .iter()
@@ -193,10 +206,7 @@ fn transpose(op: &Op<'_>) -> Outcome {
 fn expand(op: &Op<'_>) -> Outcome {
     let shape = op.shape(0)?;
     let Some(target) = op.elements(1) else {
-        let [rank] = op.shape(1)?.as_slice() else {
-            return conflict("the shape is not a vector");
-        };
-        let rank = shape.len().max(rank.known().ok_or(Stop::Unknown)? as usize);
+        let rank = shape.len().max(op.listed_axes(1)?);
         return Ok(vec![Fact::of_shape(op.unknown_shape(0, rank))]);
     };
     // An entry that may be negative is not understood.
@@ -307,7 +317,7 @@ fn split(op: &Op<'_>) -> Outcome {
         part[axis] = op.or_unknown(length.clone(), out.len(), axis);
         let end = at
             .zip(length.and_then(|n| n.known()))
-            .map(|(at, n)| at + n.max(0) as usize);
+            .map(|(at, n)| at.saturating_add(n.max(0) as usize));
         let list = op.elements(0).filter(|_| shape.len() == 1);
         let elements = list
             .zip(at.zip(end))
@@ -342,8 +352,9 @@ fn split_lengths(op: &Op<'_>, extent: &SymInt, count: usize) -> Result<Vec<Optio
         return conflict(format!("{n} elements in {parts} equal parts"));
     }
     let each = n.div_euclid(parts) + i64::from(n % parts != 0);
-    let length = |i: i64| (n - i * each).clamp(0, each);
-    Ok((0..parts).map(|i| Some(SymInt::from(length(i)))).collect())
+    let length = |i: i64| (n - i.saturating_mul(each)).clamp(0, each);
+    let lengths = (0..count as i64).map(|i| Some(SymInt::from(length(i))));
+    Ok(lengths.collect())
 }
 
 fn pad(op: &Op<'_>) -> Outcome {

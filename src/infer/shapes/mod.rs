@@ -8,6 +8,8 @@ mod layout;
 mod linear;
 mod op;
 #[cfg(test)]
+mod soundness;
+#[cfg(test)]
 mod tests;
 mod windows;
 
@@ -16,7 +18,7 @@ use std::collections::{HashMap, HashSet};
 pub(super) use op::Fact;
 use op::{Op, Outcome, Rule, Stop, show};
 
-use super::{Conflict, SymInt};
+use super::{Conflict, Kind, SymInt};
 use crate::{
     ir::{
         Constant, DataType, Dim, DimSize, GraphId, Model, Node, NodeId, SideTable, Tensor, Type,
@@ -29,10 +31,13 @@ use crate::{
 /// Elements of a value that are followed, at most. Shapes have a handful.
 const ELEMENTS: usize = 128;
 
-/// Calls of functions inside each other, and visits of nodes in all calls, at most: bodies
-/// that call each other twice each would be visited for ever.
-const CALLS: usize = 16;
-const VISITS: usize = 1 << 20;
+/// Axes of a tensor, at most. What claims to have more is not followed.
+const RANK: usize = 64;
+
+/// Visits of nodes, at most, for each node there is and beyond: bodies of loops inside each other
+/// and functions that call each other are visited often. After these nothing is known.
+const VISITS: usize = 16;
+const VISITS_MORE: usize = 1 << 20;
 
 /// What is found of every value, and what does not fit.
 pub(super) struct Shapes<'m> {
@@ -40,11 +45,18 @@ pub(super) struct Shapes<'m> {
     pub(super) facts: SideTable<ValueId, Fact>,
     pub(super) conflicts: Vec<Conflict>,
     functions: HashMap<(&'m str, &'m str, &'m str), GraphId>,
-    /// Expressions that are the extent of something and so not negative, where they do not
-    /// show it themselves: the length of a convolution's result, `floor(s/5) - 1`.
+    kinds: &'m SideTable<ValueId, Option<Kind>>,
+    /// Expressions that are the extent of something before and so not negative, where they do
+    /// not show it themselves: the length of a convolution's result, `floor(s/5) - 1`.
     extents: HashSet<SymInt>,
-    /// How deep in calls, and how many nodes may still be visited in them.
-    calls: usize,
+    /// The same in the order they were found. What holds in a body holds only there: it may
+    /// not run at all.
+    found: Vec<SymInt>,
+    /// Whether bodies of functions are visited by themselves, where calls in them are not followed.
+    alone: bool,
+    /// The bodies of functions that are being visited.
+    called: Vec<GraphId>,
+    /// How many nodes may still be visited.
     visits: usize,
 }
 
@@ -82,7 +94,7 @@ fn declared(ty: &Type, value: ValueId, named: bool) -> Option<Vec<SymInt>> {
 }
 
 impl<'m> Shapes<'m> {
-    pub(super) fn run(model: &'m Model) -> Shapes<'m> {
+    pub(super) fn run(model: &'m Model, kinds: &'m SideTable<ValueId, Option<Kind>>) -> Shapes<'m> {
         let entry = |f: &'m crate::ir::Function| {
             let overload = f.overload.as_deref().unwrap_or_default();
             ((f.domain(), &*f.name, overload), f.body)
@@ -91,17 +103,35 @@ impl<'m> Shapes<'m> {
             model,
             facts: SideTable::new(Fact::default()),
             conflicts: Vec::new(),
+            kinds,
             extents: HashSet::new(),
+            found: Vec::new(),
             functions: model.functions.iter().map(entry).collect(),
-            calls: 0,
-            visits: VISITS,
+            alone: false,
+            called: Vec::new(),
+            visits: model.nodes.len() * VISITS + VISITS_MORE,
         };
         shapes.inputs(model.main);
         shapes.graph(model.main);
+        shapes.alone = true;
         for function in &model.functions {
-            shapes.graph(function.body);
+            shapes.inside(function.body);
+        }
+        if shapes.visits == 0 {
+            // What was found on the way may be of an earlier round.
+            shapes.facts = SideTable::new(Fact::default());
+            shapes.conflicts.clear();
         }
         shapes
+    }
+
+    /// Visits a graph that may not run whenever the one around it does.
+    fn inside(&mut self, graph: GraphId) {
+        let before = self.found.len();
+        self.graph(graph);
+        for extent in self.found.drain(before..) {
+            self.extents.remove(&extent);
+        }
     }
 
     /// The inputs of the main graph: what it declares of them holds.
@@ -132,11 +162,9 @@ impl<'m> Shapes<'m> {
             }
         }
         for &node in &model.graphs[graph].nodes {
-            if self.calls > 0 {
-                self.visits = self.visits.saturating_sub(1);
-                if self.visits == 0 {
-                    return;
-                }
+            self.visits = self.visits.saturating_sub(1);
+            if self.visits == 0 {
+                return;
             }
             self.node(node);
         }
@@ -144,29 +172,28 @@ impl<'m> Shapes<'m> {
 
     fn node(&mut self, id: NodeId) {
         let node = &self.model.nodes[id];
-        let outcome = self.outcome(node);
-        let facts = match outcome {
-            Ok(facts) => facts,
-            Err(Stop::Unknown) => Vec::new(),
+        let (facts, ruled) = match self.outcome(node) {
+            Ok(facts) => (facts, true),
+            Err(Stop::Unknown) => (Vec::new(), true),
+            Err(Stop::NoRule) => (Vec::new(), false),
             Err(Stop::Contradiction(message)) => {
                 self.conflict(id, message);
-                Vec::new()
+                (Vec::new(), true)
             }
         };
         let mut facts = facts.into_iter();
         for output in &node.outputs {
             let fact = facts.next().unwrap_or_default();
             if let Some(value) = *output {
-                self.learn(id, value, fact);
+                self.learn(id, value, fact, ruled);
             }
         }
     }
 
     fn conflict(&mut self, node: NodeId, message: String) {
-        // A body that is visited again says the same again.
-        let conflict = Conflict { node, message };
-        if self.calls == 0 && !self.conflicts.contains(&conflict) {
-            self.conflicts.push(conflict);
+        // A call has no place of its own to tell it: the body by itself has.
+        if self.called.is_empty() {
+            self.conflicts.push(Conflict { node, message });
         }
     }
 
@@ -182,13 +209,11 @@ impl<'m> Shapes<'m> {
         if node.subgraphs().next().is_some() {
             return self.control(node);
         }
-        let opset = model
-            .opset(node.graph, node.domain())
-            .ok_or(Stop::Unknown)?;
+        let opset = model.opset(node.graph, node.domain()).ok_or(Stop::NoRule)?;
         if schema::is_beyond_table(node.domain(), opset) {
-            return Err(Stop::Unknown);
+            return Err(Stop::NoRule);
         }
-        let rule = rule(node.domain(), &node.op_type).ok_or(Stop::Unknown)?;
+        let rule = rule(node.domain(), &node.op_type).ok_or(Stop::NoRule)?;
         let operand = |input: &Option<ValueId>| input.map(|v| &self.facts[v]);
         rule(&Op {
             model,
@@ -199,41 +224,72 @@ impl<'m> Shapes<'m> {
         })
     }
 
-    /// Takes down what is found of a result. Where nothing is, what `value_info` says counts
-    /// as far as it gives numbers; its names may be anything.
-    fn learn(&mut self, node: NodeId, value: ValueId, mut fact: Fact) {
+    /// Takes down what is found of a result. Of an operator without a rule, what `value_info` says
+    /// counts as far as it gives numbers; its names may be anything.
+    fn learn(&mut self, node: NodeId, value: ValueId, mut fact: Fact, ruled: bool) {
         let info = self.model.values[value].info.as_ref();
-        let said = info
-            .and_then(|i| i.ty.as_ref())
-            .and_then(|ty| declared(ty, value, false));
-        match (&mut fact.shape, said) {
-            (None, Some(said)) => fact.shape = Some(said),
+        let ty = info.and_then(|i| i.ty.as_ref());
+        let said = ty.and_then(|ty| declared(ty, value, false));
+        match (&fact.shape, said) {
+            (None, Some(said)) if !ruled => fact.shape = Some(said),
             (Some(found), Some(said)) => {
                 let differ = |(f, s): (&SymInt, &SymInt)| {
                     f.known().zip(s.known()).is_some_and(|(f, s)| f != s)
                 };
                 if found.len() != said.len() || found.iter().zip(&said).any(differ) {
                     let (name, found) = (&self.model.values[value].name, show(found));
-                    self.conflict(
-                        node,
-                        format!("`{name}` is declared as {}, and is {found}", show(&said)),
-                    );
+                    let message =
+                        format!("`{name}` is declared as {}, and is {found}", show(&said));
+                    self.conflict(node, message);
                     // Neither is relied on.
                     fact = Fact::default();
-                } else {
-                    for (axis, (found, said)) in found.iter_mut().zip(said).enumerate() {
-                        if *found == SymInt::extent(value, axis) {
-                            *found = said;
-                        }
-                    }
                 }
             }
             _ => {}
         }
-        let doubtful = |extent: &&SymInt| extent.lower().is_none_or(|low| low < 0);
-        let shape = fact.shape.iter().flatten();
-        self.extents.extend(shape.filter(doubtful).cloned());
+        if fact.shape.as_ref().is_some_and(|s| s.len() > RANK) {
+            fact = Fact::default();
+        }
+        if let Some(extent) = fact
+            .shape
+            .iter()
+            .flatten()
+            .find(|d| d.upper() < Some(0) && d.upper().is_some())
+        {
+            let name = &self.model.values[value].name;
+            let message = format!("`{name}` has an extent of {extent}");
+            self.conflict(node, message);
+            fact = Fact::default();
+        }
+        fact.elements = self.held(value, &fact);
+        for extent in fact.shape.iter().flatten() {
+            let doubtful = extent.lower().is_none_or(|low| low < 0);
+            if doubtful && self.extents.insert(extent.clone()) {
+                self.found.push(extent.clone());
+            }
+        }
         self.facts[value] = fact;
+    }
+
+    /// The elements, as far as the type of `value` holds them, when there are as many as its
+    /// extents say.
+    fn held(&self, value: ValueId, fact: &Fact) -> Option<Vec<SymInt>> {
+        let list = fact.elements.as_ref()?;
+        let count = op::product(fact.shape.as_ref()?)?.known()?;
+        if count != list.len() as i64 {
+            return None;
+        }
+        let each = list.iter().enumerate();
+        Some(match self.kinds[value]? {
+            Kind::Tensor(DataType::Int64 | DataType::Bool) => list.clone(),
+            Kind::Tensor(DataType::Int32) => each
+                .map(|(i, e)| match e.fits_32_bits() {
+                    true => e.clone(),
+                    false => SymInt::element(value, i),
+                })
+                .collect(),
+            _ => return None,
+        })
     }
 }
 
@@ -276,9 +332,4 @@ fn constant(op: &Op<'_>) -> Outcome {
         }
         _ => return Err(Stop::Unknown),
     }])
-}
-
-/// Whether values of `dtype` can have elements that are followed.
-pub(super) fn is_followed(dtype: DataType) -> bool {
-    matches!(dtype, DataType::Int64 | DataType::Int32 | DataType::Bool)
 }

@@ -22,6 +22,8 @@ pub(in crate::infer) struct Fact {
 pub(super) enum Stop {
     /// Something that the results depend on is not known.
     Unknown,
+    /// Nothing is known of the operator.
+    NoRule,
     /// The operands do not fit each other or the operator: this is why.
     Contradiction(String),
 }
@@ -170,6 +172,18 @@ impl<'a> Op<'a> {
     /// `extent`, or the unknown one of that axis of result `slot`.
     pub(super) fn or_unknown(&self, extent: Option<SymInt>, slot: usize, axis: usize) -> SymInt {
         extent.unwrap_or_else(|| self.unknown(slot, axis))
+    }
+
+    /// The length of operand `slot`, a list with an entry for each axis.
+    pub(super) fn listed_axes(&self, slot: usize) -> Result<usize, Stop> {
+        let [count] = self.shape(slot)?.as_slice() else {
+            return conflict("the list of extents is not a vector");
+        };
+        let count = usize::try_from(count.known().ok_or(Stop::Unknown)?);
+        count
+            .ok()
+            .filter(|n| *n <= super::RANK)
+            .ok_or(Stop::Unknown)
     }
 
     /// `rank` axes of result `slot`, none of a known extent.

@@ -1,10 +1,12 @@
 //! What the rules say, written as the extents of the result `y`, or its elements in braces.
 
-use super::show;
-use crate::{infer::facts, text};
+use crate::{
+    infer::{SymInt, facts},
+    text,
+};
 
 /// `y` of a model of these inputs, initializers and nodes, at this opset.
-fn found(opset: i64, inputs: &str, constants: &str, nodes: &str) -> String {
+pub(super) fn found(opset: i64, inputs: &str, constants: &str, nodes: &str) -> String {
     let header = format!("<ir_version: 10, opset_import: [\"\" : {opset}, \"com.microsoft\" : 1]>");
     let model = format!("{header}\ng ({inputs}) => (y) <{constants}> {{ {nodes} }}");
     let model = text::parse(&model).unwrap_or_else(|e| panic!("{}", e.chain()));
@@ -13,19 +15,17 @@ fn found(opset: i64, inputs: &str, constants: &str, nodes: &str) -> String {
     if let Some(conflict) = facts.conflicts().first() {
         return conflict.message.clone();
     }
+    // Unknown extents and elements are numbered by value.
+    let each = |list: &[SymInt]| {
+        let text = list.iter().map(|d| match d.is_named() {
+            true => d.to_string(),
+            false => "?".to_owned(),
+        });
+        text.collect::<Vec<_>>().join(", ")
+    };
     match (facts.elements(value), facts.shape(value)) {
-        (Some(list), _) => show(list).replace('[', "{").replace(']', "}"),
-        (None, Some(shape)) => {
-            // Unknown extents are numbered by value.
-            let each = shape.iter().map(|d| {
-                if d.is_named() {
-                    d.to_string()
-                } else {
-                    "?".to_owned()
-                }
-            });
-            format!("[{}]", each.collect::<Vec<_>>().join(", "))
-        }
+        (Some(list), _) => format!("{{{}}}", each(list)),
+        (None, Some(shape)) => format!("[{}]", each(shape)),
         (None, None) => "unknown".to_owned(),
     }
 }

@@ -54,6 +54,10 @@ struct Window {
 impl Window {
     fn new(op: &Op<'_>, kernel: Vec<Option<SymInt>>, ceil: bool) -> Result<Window, Stop> {
         let n = kernel.len();
+        let spatial = op.shape(0)?.len().saturating_sub(2);
+        if n != spatial {
+            return conflict(format!("a kernel of {n} axes over {}", show(op.shape(0)?)));
+        }
         let list = |name: &str, default: i64, count: usize| -> Result<Vec<i64>, Stop> {
             let list = op.ints(name)?.unwrap_or_else(|| vec![default; count]);
             match list.len() == count {
@@ -81,6 +85,10 @@ impl Window {
             return None;
         }
         if self.auto_pad.starts_with("SAME") {
+            // With dilations, runtimes differ in what they pad.
+            if self.dilations[i] != 1 {
+                return None;
+            }
             return extent
                 .add(&SymInt::from(self.strides[i] - 1))?
                 .floor_div(&stride);
@@ -94,7 +102,13 @@ impl Window {
         let reach = kernel
             .sub(&SymInt::from(1))?
             .mul(&SymInt::from(self.dilations[i]))?;
-        let room = extent.add(&SymInt::from(pads - 1))?.sub(&reach)?;
+        let room = extent
+            .add(&SymInt::from(pads.checked_sub(1)?))?
+            .sub(&reach)?;
+        // A window that does not fit: runtimes round that otherwise.
+        if room.upper().is_some_and(|most| most < 0) {
+            return None;
+        }
         if !self.ceil {
             return room.floor_div(&stride)?.add(&SymInt::from(1));
         }
@@ -104,7 +118,8 @@ impl Window {
             .add(&SymInt::from(1))?;
         // The last window has to begin inside the input or the padding before it.
         let (count, extent) = (count.known()?, extent.known()?);
-        let begins_outside = (count - 1) * self.strides[i] >= extent + self.pads[i];
+        let last = (count - 1).checked_mul(self.strides[i])?;
+        let begins_outside = last >= extent.checked_add(self.pads[i])?;
         Some(SymInt::from(count - i64::from(begins_outside)))
     }
 }
@@ -182,18 +197,21 @@ fn conv_transpose(op: &Op<'_>) -> Outcome {
             }
             let stride = SymInt::from(window.strides[i]);
             if window.auto_pad.starts_with("SAME") {
-                return shape[i + 2].mul(&stride);
+                // A kernel shorter than the stride does not reach so far.
+                let kernel = window.kernel[i].as_ref()?.known()?;
+                let reaches = kernel >= window.strides[i] && window.dilations[i] == 1;
+                return reaches.then(|| shape[i + 2].mul(&stride))?;
             }
             let pads = match &*window.auto_pad {
                 "VALID" => 0,
-                _ => window.pads[i] + window.pads[spatial + i],
+                _ => window.pads[i].checked_add(window.pads[spatial + i])?,
             };
             let reach = window.kernel[i].as_ref()?.sub(&SymInt::from(1))?;
             let reach = reach.mul(&SymInt::from(window.dilations[i]))?;
             let steps = shape[i + 2].sub(&SymInt::from(1))?.mul(&stride)?;
-            steps
-                .add(&reach)?
-                .add(&SymInt::from(extra.get(i)? + 1 - pads))
+            steps.add(&reach)?.add(&SymInt::from(
+                extra.get(i)?.checked_add(1)?.checked_sub(pads)?,
+            ))
         };
         out.push(op.or_unknown(length(), 0, i + 2));
     }
@@ -205,13 +223,6 @@ fn pool(op: &Op<'_>) -> Outcome {
     let spatial = spatial(op, shape)?;
     let ceil = op.int("ceil_mode", 0)? != 0;
     let window = Window::new(op, kernel(op, None, spatial)?, ceil)?;
-    if window.kernel.len() != spatial {
-        return conflict(format!(
-            "a kernel of {} axes over {}",
-            window.kernel.len(),
-            show(shape)
-        ));
-    }
     let mut out = shape[..2].to_vec();
     for i in 0..spatial {
         out.push(op.or_unknown(window.output(i, &shape[i + 2]), 0, i + 2));
