@@ -69,18 +69,9 @@ impl<'m> Shapes<'m> {
             };
         }
         let carried = inputs.len().saturating_sub(2);
-        let initial = |i: usize| {
-            node.input(i + 2)
-                .map(|v| self.facts[v].clone())
-                .unwrap_or_default()
-        };
-        let start: Vec<Fact> = (0..carried).map(initial).collect();
+        let start: Vec<Fact> = (0..carried).map(|i| self.given(node, i + 2)).collect();
         for (i, fact) in start.iter().enumerate() {
-            // The elements change from one iteration to the next.
-            self.facts[inputs[i + 2]] = Fact {
-                elements: None,
-                ..fact.clone()
-            };
+            self.facts[inputs[i + 2]] = fact.clone();
         }
         self.settle(body, 2, 1, carried);
         let outputs = &self.model.graphs[body].outputs;
@@ -91,19 +82,20 @@ impl<'m> Shapes<'m> {
                 let inside = self.outward(body, slot + 1, result);
                 match start.get(slot) {
                     // No iteration at all leaves what came in.
-                    Some(start) => join(
-                        Fact {
-                            elements: None,
-                            ..inside
-                        },
-                        start,
-                        result,
-                    ),
+                    Some(start) => join(inside, start, result),
                     None if slot + 1 < outputs.len() => stacked(inside, result),
                     None => Fact::default(),
                 }
             })
             .collect())
+    }
+
+    /// What is known of operand `slot` in every iteration: elements change from one to the next.
+    fn given(&self, node: &Node, slot: usize) -> Fact {
+        Fact {
+            shape: node.input(slot).and_then(|v| self.facts[v].shape.clone()),
+            elements: None,
+        }
     }
 
     /// `Scan`: states, then one result for each slice; scanned axes are the first unless
@@ -126,19 +118,9 @@ impl<'m> Shapes<'m> {
             return Err(Stop::Unknown);
         }
         let mut length = None;
-        let start: Vec<Fact> = (0..states)
-            .map(|i| {
-                node.input(i)
-                    .map(|v| self.facts[v].clone())
-                    .unwrap_or_default()
-            })
-            .collect();
+        let start: Vec<Fact> = (0..states).map(|i| self.given(node, i)).collect();
         for (i, &value) in inputs.iter().enumerate() {
-            let given = node
-                .input(i)
-                .map(|v| self.facts[v].clone())
-                .unwrap_or_default();
-            let shape = match (i < states, given.shape) {
+            let shape = match (i < states, self.given(node, i).shape) {
                 (true, shape) => shape,
                 (false, Some(shape)) if !shape.is_empty() => {
                     length = Some(shape[0].clone());
@@ -157,14 +139,7 @@ impl<'m> Shapes<'m> {
                 let result = node.output(slot);
                 let inside = self.outward(body, slot, result);
                 match start.get(slot) {
-                    Some(start) => join(
-                        Fact {
-                            elements: None,
-                            ..inside
-                        },
-                        start,
-                        result,
-                    ),
+                    Some(start) => join(inside, start, result),
                     None => {
                         let mut out = stacked(inside, result);
                         if let (Some(shape), Some(length)) = (&mut out.shape, &length) {
