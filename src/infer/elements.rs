@@ -134,6 +134,11 @@ impl<'m> Infer<'m> {
     fn node(&mut self, node: NodeId) {
         let model = self.model;
         let n = &model.nodes[node];
+        // Nothing is left to be told of its values, and no body is to be told of them.
+        let mut values = n.inputs.iter().chain(&n.outputs).flatten();
+        if values.all(|&v| self.kinds[v].is_some()) && n.subgraphs().next().is_none() {
+            return;
+        }
         let overload = n.overload.as_deref().unwrap_or_default();
         if let Some(&f) = self.functions.get(&(n.domain(), &*n.op_type, overload)) {
             return self.call(n, f);

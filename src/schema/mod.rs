@@ -31,7 +31,7 @@ mod parse;
 mod tests;
 mod types;
 
-use std::sync::OnceLock;
+use std::{collections::HashMap, ops::Range, sync::OnceLock};
 
 pub use types::{
     AttrDef, AttrDefault, AttrKind, Domain, ElementType, OpSchema, Origin, Param, ParamOption,
@@ -42,11 +42,24 @@ use parse::Table;
 
 static TEXT: &str = include_str!("operators.txt");
 
-fn table() -> &'static Table {
-    static TABLE: OnceLock<Table> = OnceLock::new();
-    TABLE.get_or_init(|| {
+/// The table, and where in it the versions of each operator are: it is asked about every node
+/// again and again.
+struct Indexed {
+    table: Table,
+    places: HashMap<(&'static str, &'static str), Range<usize>>,
+}
+
+fn indexed() -> &'static Indexed {
+    static INDEXED: OnceLock<Indexed> = OnceLock::new();
+    INDEXED.get_or_init(|| {
         // The text is part of the program and a test parses it, so this cannot depend on input.
-        parse::parse(TEXT).unwrap_or_else(|error| panic!("operators.txt is well formed: {error}"))
+        let table = parse::parse(TEXT)
+            .unwrap_or_else(|error| panic!("operators.txt is well formed: {error}"));
+        let mut places: HashMap<_, Range<usize>> = HashMap::new();
+        for (at, op) in table.ops.iter().enumerate() {
+            places.entry((op.domain, op.name)).or_insert(at..at).end = at + 1;
+        }
+        Indexed { table, places }
     })
 }
 
@@ -69,21 +82,18 @@ pub fn lookup(domain: &str, op_type: &str, opset: i64) -> Option<&'static OpSche
 
 /// Every version of an operator, oldest first; empty if the operator is unknown.
 pub fn versions(domain: &str, op_type: &str) -> &'static [OpSchema] {
-    let key = (canonical_domain(domain), op_type);
-    let ops = all();
-    let start = ops.partition_point(|op| (op.domain, op.name) < key);
-    let len = ops[start..].partition_point(|op| (op.domain, op.name) == key);
-    &ops[start..start + len]
+    let place = indexed().places.get(&(canonical_domain(domain), op_type));
+    place.map_or(&[], |at| &all()[at.clone()])
 }
 
 /// Every operator version in the table, ordered by domain, name and version.
 pub fn all() -> &'static [OpSchema] {
-    &table().ops
+    &indexed().table.ops
 }
 
 /// The domains in the table, in order of name.
 pub fn domains() -> &'static [Domain] {
-    &table().domains
+    &indexed().table.domains
 }
 
 /// The newest opset of a domain that the table covers; `None` for an unknown domain.
