@@ -164,21 +164,18 @@ impl Cx {
         Ok(planned)
     }
 
-    /// Writes `model` to `path`, with a progress bar on a terminal. `planned` is what
-    /// [`Cx::plan`] says.
+    /// Writes `models`, of so many bytes together, with a progress bar on a terminal.
     pub(crate) fn save(
         &self,
-        model: &Model,
-        path: &Path,
+        models: &[(&Model, &Path)],
         args: &WriteArgs,
-        planned: &Saved,
-    ) -> Result<Saved> {
+        bytes: u64,
+    ) -> Result<Vec<Saved>> {
         // Until here Ctrl-C ends the process at once: nothing has its name on disk yet.
         let _ = ctrlc::set_handler(|| CANCELLED.store(true, Ordering::Relaxed));
-        let bar = self.bar(planned.bytes());
-        let saved = onnx::save(
-            model,
-            path,
+        let bar = self.bar(bytes);
+        let saved = onnx::save_all(
+            models,
             &SaveOptions {
                 external_data: args.external_data.into(),
                 sync: args.sync,
@@ -273,10 +270,14 @@ fn model_path(path: &Path) -> Result<PathBuf> {
     })
 }
 
+/// Whether `-o` means a folder: it is one, or is written as one.
+pub(crate) fn is_folder(output: &Path) -> bool {
+    output.is_dir() || output.to_string_lossy().ends_with(['/', '\\'])
+}
+
 /// The file that `-o` means: itself, or `name` in a folder.
 pub(crate) fn output_path(output: &Path, name: &str) -> PathBuf {
-    let is_folder = output.is_dir() || output.to_string_lossy().ends_with(['/', '\\']);
-    match is_folder {
+    match is_folder(output) {
         true => output.join(name),
         false => output.to_path_buf(),
     }

@@ -38,14 +38,20 @@ pub(crate) struct InstrumentArgs {
 }
 
 impl InstrumentArgs {
-    /// Runs `pipeline` under these instruments.
-    pub(crate) fn run(&self, pipeline: &Pipeline, model: &mut Model, cx: &Cx) -> Result<Report> {
+    /// Runs each of `pipelines` on `model` under these instruments.
+    pub(crate) fn run(
+        &self,
+        pipelines: &[&Pipeline],
+        model: Model,
+        cx: &Cx,
+    ) -> Result<Vec<(Model, Report)>> {
         for name in &self.print_ir_after {
-            let steps = pipeline.steps();
-            if !steps.iter().any(|s| s.info.name == name) {
-                return Err(Error::input(format!(
-                    "--print-ir-after: the pipeline `{pipeline}` has no pass `{name}`"
-                )));
+            for pipeline in pipelines {
+                if !pipeline.steps().iter().any(|s| s.info.name == name) {
+                    return Err(Error::input(format!(
+                        "--print-ir-after: the pipeline `{pipeline}` has no pass `{name}`"
+                    )));
+                }
             }
         }
         let print_ir = match () {
@@ -63,8 +69,15 @@ impl InstrumentArgs {
                 print: Some(&mut print),
             },
         };
-        let report = manager.run(pipeline, model)?;
-        cx.note(&self.table(&report));
+        let results = manager.run_all(pipelines, model)?;
+        for (_, report) in &results {
+            self.tell(report, cx);
+        }
+        Ok(results)
+    }
+
+    fn tell(&self, report: &Report, cx: &Cx) {
+        cx.note(&self.table(report));
         if cx.verbose {
             for r in &report.remarks {
                 cx.note(&format!(
@@ -73,7 +86,6 @@ impl InstrumentArgs {
                 ));
             }
         }
-        Ok(report)
     }
 
     fn table(&self, report: &Report) -> String {

@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use onnxq::{
     Result,
-    pass::{Changed, Options, Pipeline},
+    eval::Evaluation,
+    ir::Model,
+    onnx::Saved,
+    pass::{Changed, Options, Pipeline, Report},
     passes::REGISTRY,
 };
 
 use super::{
     Cx, ExitStatus, ReadArgs, WriteArgs, at_option,
-    check::{CheckArgs, Staging},
+    check::{Check, CheckArgs, Staging},
     context::{Inputs, at_file, record},
     instruments::InstrumentArgs,
     summary::Summary,
@@ -61,12 +64,28 @@ impl JobArgs {
     }
 }
 
-/// Runs `pipeline`; `output` tells from the path of the model where the result goes, and `check`
-/// whether it may.
+/// One of the outputs of a job.
+pub(crate) struct Variant<'a> {
+    /// What is done to the model.
+    pub(crate) pipeline: Pipeline,
+    /// Tells from the path of the model where the result goes.
+    pub(crate) output: Box<dyn Fn(&Path) -> PathBuf + 'a>,
+}
+
+/// A result that is ready to be written.
+struct Ready<'v> {
+    model: Model,
+    report: Report,
+    pipeline: &'v Pipeline,
+    output: PathBuf,
+    planned: Saved,
+}
+
+/// Runs the pipelines of `variants` on one model, and writes what they make of it; `check` tells
+/// whether that may be.
 pub(crate) fn run(
     args: &JobArgs,
-    pipeline: &Pipeline,
-    output: impl FnOnce(&Path) -> PathBuf,
+    variants: &[Variant<'_>],
     check: Option<&CheckArgs>,
     cx: &Cx,
 ) -> Result<ExitStatus> {
@@ -78,40 +97,95 @@ pub(crate) fn run(
         Some(check) => check.prepare(&path, cx)?,
         None => None,
     };
-    let mut summary = Summary::new(&path, &opened, pipeline);
-    let mut model = opened.model;
-    let run = args.instruments.run(pipeline, &mut model, cx);
-    let report = run.map_err(at_file(&path))?;
-    // A model that nothing changed is written back as it was.
-    if report.passes.iter().any(|p| p.changed != Changed::No) {
-        let pipeline = pipeline.to_string();
-        record(&mut model, &opened.file, &pipeline, &args.read, &args.write);
-    }
-    let output = output(&path);
-    let planned = cx
-        .plan(&model, &output, &args.write, &inputs, args.json.as_deref())
-        .map_err(at_file(&path))?;
-    let mut status = ExitStatus::Done;
-    if let Some(check) = &check {
-        let staging = Staging::new(&output)?;
-        let saved = cx
-            .save(&model, &staging.path(), &args.write, &planned)
+    let summary = Summary::start(&path, &opened);
+    let pipelines: Vec<&Pipeline> = variants.iter().map(|v| &v.pipeline).collect();
+    let run = args.instruments.run(&pipelines, opened.model, cx);
+    let results = run.map_err(at_file(&path))?;
+    let mut ready = Vec::with_capacity(results.len());
+    for (variant, (mut model, report)) in variants.iter().zip(results) {
+        let pipeline = &variant.pipeline;
+        // A model that nothing changed is written back as it was.
+        if report.passes.iter().any(|p| p.changed != Changed::No) {
+            let text = pipeline.to_string();
+            record(&mut model, &opened.file, &text, &args.read, &args.write);
+        }
+        let output = (variant.output)(&path);
+        let planned = cx
+            .plan(&model, &output, &args.write, &inputs, args.json.as_deref())
             .map_err(at_file(&path))?;
+        ready.push(Ready {
+            model,
+            report,
+            pipeline,
+            output,
+            planned,
+        });
+    }
+    let mut checked = Vec::new();
+    if let Some(check) = &check {
+        checked = publish_checked(&ready, check, &path, args, cx)?;
+    } else if !args.dry_run {
+        let targets: Vec<&Path> = ready.iter().map(|r| &*r.output).collect();
+        save(&ready, &targets, args, cx).map_err(at_file(&path))?;
+    }
+    let passed = checked.iter().all(Evaluation::passed);
+    let mut checked = checked.into_iter();
+    let keeps = check.is_some_and(|c| c.keeps());
+    let summaries: Vec<Summary> = ready
+        .into_iter()
+        .map(|r| {
+            let evaluation = checked.next();
+            let published = keeps || evaluation.as_ref().is_none_or(Evaluation::passed);
+            summary.of(
+                r.pipeline,
+                r.report,
+                r.planned,
+                args.dry_run,
+                evaluation,
+                published,
+            )
+        })
+        .collect();
+    Summary::finish(&summaries, cx, args.json.as_deref())?;
+    Ok(match passed {
+        true => ExitStatus::Done,
+        false => ExitStatus::Differs,
+    })
+}
+
+/// Writes all of `ready`, each to its target.
+fn save(ready: &[Ready<'_>], targets: &[&Path], args: &JobArgs, cx: &Cx) -> Result<Vec<Saved>> {
+    let models: Vec<(&Model, &Path)> = ready
+        .iter()
+        .zip(targets)
+        .map(|(r, target)| (&r.model, *target))
+        .collect();
+    let bytes = ready.iter().map(|r| r.planned.bytes()).sum();
+    cx.save(&models, &args.write, bytes)
+}
+
+/// Evaluates all of `ready`, and gives those their names that missed no limit.
+fn publish_checked(
+    ready: &[Ready<'_>],
+    check: &Check<'_>,
+    model: &Path,
+    args: &JobArgs,
+    cx: &Cx,
+) -> Result<Vec<Evaluation>> {
+    let staged = ready
+        .iter()
+        .map(|r| Staging::new(&r.output))
+        .collect::<Result<Vec<_>>>()?;
+    let places: Vec<PathBuf> = staged.iter().map(Staging::path).collect();
+    let targets: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
+    let saved = save(ready, &targets, args, cx).map_err(at_file(model))?;
+    let mut evaluations = Vec::with_capacity(ready.len());
+    for (staging, saved) in staged.into_iter().zip(saved) {
         let evaluation = check.evaluate(&staging.path())?;
-        let passed = evaluation.passed();
-        if passed || check.keeps() {
+        if evaluation.passed() || check.keeps() {
             staging.publish(&saved.files)?;
         }
-        if !passed {
-            status = ExitStatus::Differs;
-        }
-        summary.checked(evaluation, passed || check.keeps());
-    } else if !args.dry_run {
-        cx.save(&model, &output, &args.write, &planned)
-            .map_err(at_file(&path))?;
+        evaluations.push(evaluation);
     }
-    summary.written(planned, args.dry_run);
-    summary.report(report);
-    summary.finish(cx, args.json.as_deref())?;
-    Ok(status)
+    Ok(evaluations)
 }

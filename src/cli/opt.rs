@@ -8,7 +8,7 @@ use onnxq::Result;
 use super::{
     Cx, ExitStatus,
     context::output_path,
-    job::{self, JobArgs},
+    job::{self, JobArgs, Variant},
 };
 
 /// Run a pipeline of passes over a model
@@ -35,5 +35,9 @@ pub(crate) fn run(args: &OptArgs, cx: &Cx) -> Result<ExitStatus> {
         let name = input.file_name().unwrap_or_default().to_string_lossy();
         output_path(&args.output, &name)
     };
-    job::run(&args.job, &pipeline, output, None, cx)
+    let variant = Variant {
+        pipeline,
+        output: Box::new(output),
+    };
+    job::run(&args.job, &[variant], None, cx)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use onnxq::{
-    Result,
+    Error, Result,
     pass::{Options, Pipeline},
     passes::REGISTRY,
 };
@@ -12,8 +12,8 @@ use onnxq::{
 use super::{
     Cx, ExitStatus, External,
     check::CheckArgs,
-    context::output_path,
-    job::{self, JobArgs},
+    context::{is_folder, output_path},
+    job::{self, JobArgs, Variant},
 };
 
 /// Quantize the weights of a model
@@ -27,16 +27,17 @@ pub(crate) struct QuantizeArgs {
     /// model_q4.onnx; example: -o small.onnx]
     #[arg(long, short)]
     output: Option<PathBuf>,
-    /// What becomes of the weights [example: --dtype q4]
-    #[arg(long, default_value = "q4")]
-    dtype: Dtype,
-    /// Bits of a code [example: --bits 8]
-    #[arg(long, value_name = "N", default_value = "4", value_parser = ["2", "4", "8"])]
-    bits: String,
-    /// Elements that share a scale: 16 is the most accurate; 32 is smaller, and faster on most
-    /// runtimes [example: --block-size 32]
-    #[arg(long, value_name = "N", default_value = "16", value_parser = ["16", "32", "64", "128", "256"])]
-    block_size: String,
+    /// What becomes of the weights; several at once write a model each while the input is read
+    /// once [example: --dtype q4,q4f16,fp16,int8]
+    #[arg(long, value_delimiter = ',', default_value = "q4")]
+    dtype: Vec<Dtype>,
+    /// Bits of a code of q4 and q4f16 [default: 4; example: --bits 8]
+    #[arg(long, value_name = "N", value_parser = ["2", "4", "8"])]
+    bits: Option<String>,
+    /// Elements that share a scale in q2 and q4: 16 is the most accurate; 32 is smaller, and faster
+    /// on most runtimes [default: 16, of 2 bits 32; example: --block-size 32]
+    #[arg(long, value_name = "N", value_parser = ["16", "32", "64", "128", "256"])]
+    block_size: Option<String>,
     /// A zero point for each block, too: more accurate, a little larger [example: --asymmetric]
     #[arg(long)]
     asymmetric: bool,
@@ -45,6 +46,11 @@ pub(crate) struct QuantizeArgs {
     /// example: --accuracy-level 4]
     #[arg(long, value_name = "N", value_parser = ["0", "1", "2", "3", "4"])]
     accuracy_level: Option<String>,
+    /// Types of the model's inputs and outputs where it becomes half: as they are, half, or half
+    /// only for a cache (past and present keys and values) [default: keep, of q4f16 and q2f16
+    /// cache; example: --io-types half]
+    #[arg(long, value_name = "WHICH", value_parser = ["keep", "half", "cache"])]
+    io_types: Option<String>,
     /// Only nodes whose name matches this glob; may be repeated [example: --include '*mlp*']
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
@@ -72,54 +78,170 @@ pub(crate) struct QuantizeArgs {
     check: CheckArgs,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+/// Names of transformers.js, and what they mean there.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Dtype {
-    /// Weights in blocks of few bits; everything else keeps its type
+    /// Everything in half precision
+    Fp16,
+    /// Weights in blocks of 2 bits; everything else keeps its type
+    Q2,
+    /// Weights in blocks of 2 bits; everything else in half precision
+    Q2f16,
+    /// Weights in blocks of 4 bits; everything else keeps its type
     Q4,
+    /// Weights in blocks of 4 bits; everything else in half precision
+    Q4f16,
+    /// Weights and activations of 8 bits, with the signs that the operators in the model run with
+    Q8,
+    /// Weights of 8 bits with sign, activations quantized while the model runs
+    Int8,
+    /// Weights of 8 bits without sign, activations quantized while the model runs
+    Uint8,
 }
 
 pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
-    let pipeline = args.pipeline()?;
-    let output = |input: &Path| args.output(input);
-    job::run(&args.job, &pipeline, output, Some(&args.check), cx)
+    let variants = args.variants()?;
+    job::run(&args.job, &variants, Some(&args.check), cx)
 }
 
 impl QuantizeArgs {
-    fn pipeline(&self) -> Result<Pipeline> {
-        let Dtype::Q4 = self.dtype;
+    /// The outputs that are asked for.
+    fn variants(&self) -> Result<Vec<Variant<'_>>> {
+        if let [_, _, ..] = self.dtype.as_slice()
+            && let Some(output) = &self.output
+            && !is_folder(output)
+        {
+            return Err(Error::input(format!(
+                "-o `{}`: several dtypes make several files; expected a folder (`{}/`)",
+                output.display(),
+                output.display()
+            )));
+        }
+        let mut dtypes: Vec<Dtype> = Vec::new();
+        let new = self.dtype.iter().filter(|&&dtype| {
+            let new = !dtypes.contains(&dtype);
+            dtypes.push(dtype);
+            new
+        });
+        new.map(|&dtype| {
+            let bits = self.bits_of(dtype)?;
+            let output = move |input: &Path| self.output(input, dtype, bits);
+            Ok(Variant {
+                pipeline: self.pipeline(dtype, bits)?,
+                output: Box::new(output),
+            })
+        })
+        .collect()
+    }
+
+    /// Bits of a code, where weights are quantized in blocks.
+    fn bits_of(&self, dtype: Dtype) -> Result<Option<u8>> {
+        let own = match dtype {
+            Dtype::Q2 | Dtype::Q2f16 => Some(2),
+            Dtype::Q4 | Dtype::Q4f16 => Some(4),
+            _ => None,
+        };
+        let Some(bits) = self.bits.as_ref().map(|b| b.parse().expect("a digit")) else {
+            return Ok(own);
+        };
+        match own {
+            Some(4) => Ok(Some(bits)),
+            Some(own) if own == bits => Ok(Some(own)),
+            _ => {
+                let name = dtype.to_possible_value().expect("none is skipped");
+                let name = name.get_name();
+                Err(Error::input(format!(
+                    "--bits {bits}: it is for --dtype q4 and q4f16, found {name}"
+                )))
+            }
+        }
+    }
+
+    fn pipeline(&self, dtype: Dtype, bits: Option<u8>) -> Result<Pipeline> {
         let before = if self.no_clean { "" } else { &self.passes };
         let mut pipeline = self.job.pipeline("--passes", before)?;
-        let nbits = REGISTRY.pass("nbits").expect("nbits is registered");
-        let mut options = Options::none(nbits.options);
-        options.set("bits", Some(&self.bits))?;
-        options.set("block", Some(&self.block_size))?;
+        match (dtype, bits) {
+            (Dtype::Q8, _) => self.int8(&mut pipeline, "auto")?,
+            (Dtype::Int8, _) => self.int8(&mut pipeline, "int8")?,
+            (Dtype::Uint8, _) => self.int8(&mut pipeline, "uint8")?,
+            (Dtype::Fp16, _) => self.half(&mut pipeline, "keep")?,
+            (_, None) => {}
+            (Dtype::Q2f16 | Dtype::Q4f16, Some(bits)) => {
+                self.half(&mut pipeline, "cache")?;
+                self.nbits(&mut pipeline, bits)?;
+            }
+            (_, Some(bits)) => self.nbits(&mut pipeline, bits)?,
+        }
+        Ok(pipeline)
+    }
+
+    /// Half precision; `io` says what becomes of inputs and outputs unless told otherwise.
+    fn half(&self, pipeline: &mut Pipeline, io: &str) -> Result<()> {
+        let pass = REGISTRY.pass("fp16").expect("fp16 is registered");
+        let mut options = Options::none(pass.options);
+        options.set("io", Some(self.io_types.as_deref().unwrap_or(io)))?;
+        pipeline.push(pass, options)
+    }
+
+    /// Weights and activations of 8 bits; `weights` is the type of the weights.
+    fn int8(&self, pipeline: &mut Pipeline, weights: &str) -> Result<()> {
+        let pass = REGISTRY
+            .pass("int8-dynamic")
+            .expect("int8-dynamic is registered");
+        let mut options = Options::none(pass.options);
+        options.set("weights", Some(weights))?;
+        self.names(&mut options)?;
+        pipeline.push(pass, options)
+    }
+
+    /// Weights in blocks.
+    fn nbits(&self, pipeline: &mut Pipeline, bits: u8) -> Result<()> {
+        let pass = REGISTRY.pass("nbits").expect("nbits is registered");
+        let mut options = Options::none(pass.options);
+        options.set("bits", Some(&bits.to_string()))?;
+        // Blocks of 16 have no fast kernel for 2 bits.
+        let block = if bits == 2 { "32" } else { "16" };
+        options.set("block", Some(self.block_size.as_deref().unwrap_or(block)))?;
         if self.asymmetric {
             options.set("asymmetric", None)?;
         }
         if let Some(level) = &self.accuracy_level {
             options.set("accuracy-level", Some(level))?;
         }
-        self.include
-            .iter()
-            .try_for_each(|glob| options.set("include", Some(glob)))?;
-        self.exclude
-            .iter()
-            .try_for_each(|glob| options.set("exclude", Some(glob)))?;
-        if self.allow_nonfinite {
-            options.set("nonfinite", Some("skip"))?;
-        }
+        self.names(&mut options)?;
         if self.job.write.external_data == External::Always {
             options.set("tie", Some("alias"))?;
         }
-        pipeline.push(nbits, options)?;
-        Ok(pipeline)
+        pipeline.push(pass, options)
+    }
+
+    /// Which weights are quantized at all.
+    fn names(&self, options: &mut Options) -> Result<()> {
+        for glob in &self.include {
+            options.set("include", Some(glob))?;
+        }
+        for glob in &self.exclude {
+            options.set("exclude", Some(glob))?;
+        }
+        if self.allow_nonfinite {
+            options.set("nonfinite", Some("skip"))?;
+        }
+        Ok(())
     }
 
     /// Where the output goes: as asked, else beside the input with the suffix that
     /// transformers.js loads.
-    fn output(&self, input: &Path) -> PathBuf {
+    fn output(&self, input: &Path, dtype: Dtype, bits: Option<u8>) -> PathBuf {
         let stem = input.file_stem().unwrap_or_default().to_string_lossy();
-        let name = format!("{stem}_q{}.onnx", self.bits);
+        let suffix = match (dtype, bits) {
+            (Dtype::Q8, _) => "quantized".to_owned(),
+            (Dtype::Q2f16 | Dtype::Q4f16, Some(bits)) => format!("q{bits}f16"),
+            (_, Some(bits)) => format!("q{bits}"),
+            (Dtype::Int8, _) => "int8".to_owned(),
+            (Dtype::Uint8, _) => "uint8".to_owned(),
+            (_, None) => "fp16".to_owned(),
+        };
+        let name = format!("{stem}_{suffix}.onnx");
         match &self.output {
             Some(output) => output_path(output, &name),
             None => input.with_file_name(name),

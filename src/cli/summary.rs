@@ -38,7 +38,7 @@ pub(crate) struct Summary {
     published: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct FileSize {
     path: PathBuf,
     bytes: u64,
@@ -76,8 +76,44 @@ struct RemarkSummary {
     bytes: u64,
 }
 
+/// What is known before anything is done: the input.
+pub(crate) struct Start {
+    input: Vec<FileSize>,
+}
+
+impl Start {
+    /// The report of the run of `pipeline` that wrote `saved`, or would have.
+    pub(crate) fn of(
+        &self,
+        pipeline: &Pipeline,
+        report: Report,
+        saved: Saved,
+        dry_run: bool,
+        check: Option<Evaluation>,
+        published: bool,
+    ) -> Summary {
+        let file = |(path, bytes)| FileSize { path, bytes };
+        let mut summary = Summary {
+            schema: "onnxq.report/1",
+            version: env!("CARGO_PKG_VERSION"),
+            input: self.input.clone(),
+            output: saved.files.into_iter().map(file).collect(),
+            dry_run,
+            pipeline: pipeline.to_string(),
+            passes: Vec::new(),
+            weights: Vec::new(),
+            bits_per_weight: None,
+            remarks: Vec::new(),
+            check,
+            published,
+        };
+        summary.report(report);
+        summary
+    }
+}
+
 impl Summary {
-    pub(crate) fn new(path: &Path, opened: &Opened, pipeline: &Pipeline) -> Summary {
+    pub(crate) fn start(path: &Path, opened: &Opened) -> Start {
         let file = |f: &onnxq::ir::SourceFile| FileSize {
             path: f.path().to_path_buf(),
             bytes: f.len(),
@@ -85,25 +121,7 @@ impl Summary {
         let mut input = vec![file(&opened.file)];
         input[0].path = path.to_path_buf();
         input.extend(opened.side_files.iter().map(|f| file(f)));
-        Summary {
-            schema: "onnxq.report/1",
-            version: env!("CARGO_PKG_VERSION"),
-            input,
-            output: Vec::new(),
-            dry_run: false,
-            pipeline: pipeline.to_string(),
-            passes: Vec::new(),
-            weights: Vec::new(),
-            bits_per_weight: None,
-            remarks: Vec::new(),
-            check: None,
-            published: true,
-        }
-    }
-
-    pub(crate) fn checked(&mut self, evaluation: Evaluation, published: bool) {
-        self.check = Some(evaluation);
-        self.published = published;
+        Start { input }
     }
 
     /// Fails before any work where the report could not be written after it.
@@ -123,13 +141,7 @@ impl Summary {
         }
     }
 
-    pub(crate) fn written(&mut self, saved: Saved, dry_run: bool) {
-        self.dry_run = dry_run;
-        let file = |(path, bytes)| FileSize { path, bytes };
-        self.output = saved.files.into_iter().map(file).collect();
-    }
-
-    pub(crate) fn report(&mut self, report: Report) {
+    fn report(&mut self, report: Report) {
         let rewrites = |changed| match changed {
             Changed::No => 0,
             Changed::Yes(n) => n,
@@ -167,16 +179,19 @@ impl Summary {
         self.remarks = remarks.collect();
     }
 
-    /// Prints the report: as JSON where asked, and for people on standard output unless
-    /// the JSON goes there.
-    pub(crate) fn finish(&self, cx: &Cx, json: Option<&Path>) -> Result<()> {
+    /// Prints the reports: as JSON where asked (several as a list), and for people on standard
+    /// output unless the JSON goes there.
+    pub(crate) fn finish(summaries: &[Summary], cx: &Cx, json: Option<&Path>) -> Result<()> {
         if let Some(path) = json {
-            cx.json(path, self)?;
+            match summaries {
+                [one] => cx.json(path, one)?,
+                several => cx.json(path, &several)?,
+            }
             if path == Path::new("-") {
                 return Ok(());
             }
         }
-        cx.summary(&self.text())
+        summaries.iter().try_for_each(|s| cx.summary(&s.text()))
     }
 
     fn text(&self) -> String {

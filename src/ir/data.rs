@@ -127,10 +127,16 @@ pub trait Produce: Send + Sync + fmt::Debug {
     /// The source cannot be read, or holds what cannot be transformed.
     fn produce(&self, tile: u64, out: &mut [&mut [u8]]) -> Result<()>;
 
+    /// The data that it reads from its beginning to its end while the tiles go from the first to the last,
+    /// if there is such: what reads the same is then computed at about the same time.
+    fn source(&self) -> Option<&Data> {
+        None
+    }
+
     /// How many recipes are computed to make a piece: this one, and those that it reads from,
     /// each as often as it is read. They are computed one inside the other.
     fn steps(&self) -> u64 {
-        1
+        1 + self.source().map_or(0, Data::steps)
     }
 
     /// Fills `out` with the bytes of `output` from `offset` on. Computes the tiles that hold
@@ -186,6 +192,15 @@ impl Data {
         match self {
             Data::Bytes(_) | Data::File { .. } => 0,
             Data::Computed { recipe, .. } => recipe.steps(),
+        }
+    }
+
+    /// Where it is read from in the end: a number for the file (0: memory), and the offset in it.
+    pub(crate) fn place(&self) -> (usize, u64) {
+        match self {
+            Data::Bytes(b) => (0, b.as_ptr().addr() as u64),
+            Data::File { file, offset, .. } => (Arc::as_ptr(file).addr(), *offset),
+            Data::Computed { recipe, .. } => recipe.source().map_or((0, 0), Data::place),
         }
     }
 

@@ -99,14 +99,26 @@ pub fn side_file_name(model: &Path) -> String {
 /// A constant cannot be read or computed, the disk is full, the folder is not writable,
 /// the message would be too large, or the run was cancelled.
 pub fn save(model: &Model, path: &Path, options: &SaveOptions<'_>) -> Result<Saved> {
-    let layout = Layout::of(model, path, options.external_data)?;
-    let mut outputs = layout
-        .files
+    let mut saved = save_all(&[(model, path)], options)?;
+    Ok(saved.remove(0))
+}
+
+/// Writes several models, each to its path as [`save`] does, in one go: what is computed from the
+/// same weight is computed at about the same time, so that each weight is read from the disk once.
+/// No file appears before all are complete.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_all(models: &[(&Model, &Path)], options: &SaveOptions<'_>) -> Result<Vec<Saved>> {
+    let layouts = models
         .iter()
+        .map(|(model, path)| Layout::of(model, path, options.external_data))
+        .collect::<Result<Vec<_>>>()?;
+    let files = || layouts.iter().flat_map(|layout| &layout.files);
+    let mut outputs = files()
         .map(|f| Output::create(&f.path, f.len))
         .collect::<Result<Vec<_>>>()?;
-    layout
-        .work()
+    work(files())
         .into_par_iter()
         .with_max_len(1)
         .try_for_each_init(Vec::new, |scratch, work| {
@@ -126,11 +138,11 @@ pub fn save(model: &Model, path: &Path, options: &SaveOptions<'_>) -> Result<Sav
         outputs.iter().try_for_each(Output::sync)?;
     }
     outputs.iter_mut().try_for_each(Output::name)?;
-    // The side file first: a model must not appear before what it refers to.
+    // Side files first: a model must not appear before what it refers to.
     for output in outputs.into_iter().rev() {
         output.publish()?;
     }
-    Ok(layout.saved())
+    Ok(layouts.iter().map(Layout::saved).collect())
 }
 
 /// The bytes of `model` as a single file.
@@ -260,70 +272,70 @@ impl Layout {
             files: self.files.iter().map(file).collect(),
         }
     }
+}
 
-    /// The work, cut into items that can be done in any order.
-    fn work(self: &Layout) -> Vec<Work<'_>> {
-        let mut recipes: BTreeMap<usize, Tiles<'_>> = BTreeMap::new();
-        let mut order = Vec::new();
-        let mut work = Vec::new();
-        for (file, f) in self.files.iter().enumerate() {
-            for (offset, piece) in &f.pieces {
-                let offset = *offset;
-                match piece {
-                    Piece::Bytes(bytes) => work.push(Work::Write {
+/// The work, cut into items that can be done in any order.
+///
+/// Recipes without a single source (a digest of the whole input) may take longest and come first; the
+/// others in the order in which the source has what they read, since several outputs may read the same.
+fn work<'a>(files: impl Iterator<Item = &'a LayoutFile>) -> Vec<Work<'a>> {
+    let mut recipes: BTreeMap<usize, Tiles<'_>> = BTreeMap::new();
+    let mut order = Vec::new();
+    let mut plain = Vec::new();
+    for (file, f) in files.enumerate() {
+        for (offset, piece) in &f.pieces {
+            let offset = *offset;
+            match piece {
+                Piece::Bytes(bytes) => plain.push(Work::Write {
+                    file,
+                    offset,
+                    bytes,
+                }),
+                Piece::Data(Data::Bytes(bytes)) => plain.push(Work::Write {
+                    file,
+                    offset,
+                    bytes,
+                }),
+                Piece::Data(Data::File {
+                    file: source,
+                    offset: from,
+                    len,
+                }) => {
+                    let chunk = |at| Work::Copy {
+                        source,
+                        from: from + at,
+                        len: COPY.min(len - at),
                         file,
-                        offset,
-                        bytes,
-                    }),
-                    Piece::Data(Data::Bytes(bytes)) => {
-                        work.push(Work::Write {
-                            file,
-                            offset,
-                            bytes,
-                        });
-                    }
-                    Piece::Data(Data::File {
-                        file: source,
-                        offset: from,
-                        len,
-                    }) => {
-                        let chunk = |at| Work::Copy {
-                            source,
-                            from: from + at,
-                            len: COPY.min(len - at),
-                            file,
-                            offset: offset + at,
-                        };
-                        work.extend((0..*len).step_by(COPY as usize).map(chunk));
-                    }
-                    Piece::Data(Data::Computed { recipe, output }) => {
-                        let address = recipe_address(recipe);
-                        let tiles = recipes.entry(address).or_insert_with(|| {
-                            order.push(address);
-                            Tiles {
-                                recipe,
-                                places: Vec::new(),
-                            }
-                        });
-                        tiles.places.push((*output, file, offset));
-                    }
+                        offset: offset + at,
+                    };
+                    plain.extend((0..*len).step_by(COPY as usize).map(chunk));
+                }
+                Piece::Data(Data::Computed { recipe, output }) => {
+                    let address = recipe_address(recipe);
+                    let tiles = recipes.entry(address).or_insert_with(|| {
+                        order.push(address);
+                        Tiles {
+                            recipe,
+                            places: Vec::new(),
+                        }
+                    });
+                    tiles.places.push((*output, file, offset));
                 }
             }
         }
-        let mut tiles = Vec::new();
-        for address in order {
-            let shared = Arc::new(recipes.remove(&address).expect("recorded once"));
-            let tile = |tile| Work::Tile {
-                tiles: shared.clone(),
-                tile,
-            };
-            tiles.extend((0..shared.recipe.tiles()).map(tile));
-        }
-        // Recipes with one tile (a digest of the whole input) take longest: first.
-        tiles.sort_by_key(|w| matches!(w, Work::Tile { tiles, .. } if tiles.recipe.tiles() > 1));
-        tiles.extend(work);
-        tiles
     }
+    let mut work = Vec::new();
+    for address in order {
+        let shared = Arc::new(recipes.remove(&address).expect("recorded once"));
+        let tile = |tile| Work::Tile {
+            tiles: shared.clone(),
+            tile,
+        };
+        work.extend((0..shared.recipe.tiles()).map(tile));
+    }
+    work.extend(plain);
+    work.sort_by_cached_key(Work::turn);
+    work
 }
 
 impl LayoutFile {
@@ -443,6 +455,28 @@ enum Work<'a> {
 }
 
 impl Work<'_> {
+    /// When its turn is: see [`work`].
+    fn turn(&self) -> (u8, usize, u64) {
+        match self {
+            Work::Tile { tiles, tile } => match tiles.recipe.source() {
+                None => (0, 0, 0),
+                Some(source) => {
+                    let (file, from) = source.place();
+                    // Tiles are about equal parts of it.
+                    (
+                        1,
+                        file,
+                        from + source.len() / tiles.recipe.tiles().max(1) * tile,
+                    )
+                }
+            },
+            Work::Copy { source, from, .. } => {
+                (1, std::ptr::from_ref::<SourceFile>(source).addr(), *from)
+            }
+            Work::Write { .. } => (2, 0, 0),
+        }
+    }
+
     /// Does it; returns the bytes written.
     fn run(&self, outputs: &[Output], scratch: &mut Vec<Vec<u8>>) -> Result<u64> {
         match self {

@@ -17,7 +17,7 @@ mod unknown;
 pub(crate) use export::to_memory;
 pub use export::{
     ExternalData, MESSAGE_LIMIT, Progress, SaveOptions, Saved, estimate, fingerprint, save,
-    side_file_name, to_vec,
+    save_all, side_file_name, to_vec,
 };
 pub use import::{OpenOptions, Opened, from_bytes, open};
 

@@ -89,26 +89,60 @@ impl PassManager<'_> {
     /// A pass fails, or (with `verify_each`) leaves an invalid model or misreports what
     /// it did. The message names the pass; `model` is then of no more use.
     pub fn run(&mut self, pipeline: &Pipeline, model: &mut Model) -> Result<Report> {
-        let mut run = Run {
-            rewrites_left: self.instruments.stop_after,
-            instruments: &mut self.instruments,
-            model,
-            done: pipeline.steps().into_iter().map(Done::new).collect(),
-            changes: 0,
-            facts: None,
+        let mut run = Run::new(self, model);
+        run.on(&pipeline.elements)?;
+        Ok(run.report())
+    }
+
+    /// Runs each of `pipelines` on `model`: the results, in their order. What all of them begin with
+    /// runs once.
+    ///
+    /// # Errors
+    /// As [`PassManager::run`].
+    pub fn run_all(
+        &mut self,
+        pipelines: &[&Pipeline],
+        mut model: Model,
+    ) -> Result<Vec<(Model, Report)>> {
+        let Some(first) = pipelines.first() else {
+            return Ok(Vec::new());
         };
-        run.elements(&pipeline.elements, 0)?;
-        let mut report = Report::default();
-        for done in run.done {
-            report.passes.push(done.report);
-            report.remarks.extend(done.remarks);
-            report.quantized.extend(done.quantized);
+        let common = common_elements(first, &pipelines[1..]);
+        let mut run = Run::new(self, &mut model);
+        run.on(&first.elements[..common])?;
+        let (done, changes, facts) = (run.done, run.changes, run.facts);
+        let rewrites_left = run.rewrites_left;
+        let mut results = Vec::with_capacity(pipelines.len());
+        let copies = std::iter::repeat_n(model, pipelines.len());
+        for (pipeline, mut model) in pipelines.iter().zip(copies) {
+            let mut run = Run {
+                rewrites_left,
+                done: done.clone(),
+                changes,
+                facts: facts.clone(),
+                ..Run::new(self, &mut model)
+            };
+            run.on(&pipeline.elements[common..])?;
+            let report = run.report();
+            results.push((model, report));
         }
-        Ok(report)
+        Ok(results)
     }
 }
 
+/// How many elements `first` and all `others` begin with.
+fn common_elements(first: &Pipeline, others: &[&Pipeline]) -> usize {
+    let shared = |i: usize, element: &Element| {
+        let text = element.to_string();
+        let same = |p: &&Pipeline| p.elements.get(i).is_some_and(|e| e.to_string() == text);
+        others.iter().all(same)
+    };
+    let elements = first.elements.iter().enumerate();
+    elements.take_while(|(i, e)| shared(*i, e)).count()
+}
+
 /// What is known of one step so far.
+#[derive(Clone)]
 struct Done {
     report: PassReport,
     /// Of the last run: what an earlier one declined may have been rewritten since, and the
@@ -159,7 +193,36 @@ struct Run<'r, 'i> {
     facts: Option<Arc<Facts>>,
 }
 
-impl Run<'_, '_> {
+impl<'r, 'i> Run<'r, 'i> {
+    fn new(manager: &'r mut PassManager<'i>, model: &'r mut Model) -> Run<'r, 'i> {
+        Run {
+            rewrites_left: manager.instruments.stop_after,
+            instruments: &mut manager.instruments,
+            model,
+            done: Vec::new(),
+            changes: 0,
+            facts: None,
+        }
+    }
+
+    /// Runs `elements`, which follow what was run before.
+    fn on(&mut self, elements: &[Element]) -> Result<()> {
+        let index = self.done.len();
+        let steps = elements.iter().flat_map(Element::steps);
+        self.done.extend(steps.map(Done::new));
+        self.elements(elements, index).map(drop)
+    }
+
+    fn report(self) -> Report {
+        let mut report = Report::default();
+        for done in self.done {
+            report.passes.push(done.report);
+            report.remarks.extend(done.remarks);
+            report.quantized.extend(done.quantized);
+        }
+        report
+    }
+
     /// Runs `elements`, the first step of which is step `index` of the pipeline.
     fn elements(&mut self, elements: &[Element], mut index: usize) -> Result<Changed> {
         let mut changed = Changed::No;

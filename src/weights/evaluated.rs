@@ -233,6 +233,11 @@ impl Evaluated {
 }
 
 impl Produce for Evaluated {
+    fn source(&self) -> Option<&Data> {
+        let operands = self.operands.iter().flatten();
+        operands.filter_map(Tensor::data).max_by_key(|d| d.len())
+    }
+
     fn steps(&self) -> u64 {
         self.steps
     }

@@ -286,6 +286,10 @@ struct Scratch {
 }
 
 impl Produce for QuantizeBlocks {
+    fn source(&self) -> Option<&Data> {
+        Some(&self.data)
+    }
+
     fn outputs(&self) -> usize {
         if self.spec.symmetric() { 2 } else { 3 }
     }

@@ -157,8 +157,8 @@ impl ScaleChannels {
 }
 
 impl Produce for ScaleChannels {
-    fn steps(&self) -> u64 {
-        1 + self.source.steps()
+    fn source(&self) -> Option<&Data> {
+        Some(&self.source)
     }
 
     fn len(&self, _: usize) -> u64 {

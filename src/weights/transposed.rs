@@ -152,8 +152,8 @@ impl Transposed {
 }
 
 impl Produce for Transposed {
-    fn steps(&self) -> u64 {
-        1 + self.source.steps()
+    fn source(&self) -> Option<&Data> {
+        Some(&self.source)
     }
 
     fn len(&self, _: usize) -> u64 {
