@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     ir::{
-        Attribute, AttributeValue, Data, DataType, Model, NodeId, Produce, Tensor, ValueId,
+        Attribute, AttributeValue, Data, DataType, GraphId, Model, Node, NodeId, Produce, Tensor,
+        ValueId,
         edit::{Chain, Edit, remove_unused},
     },
     pass::{PassContext, QuantizedWeight, Reason, Remark},
@@ -25,13 +26,13 @@ const CONTRIB: &str = "com.microsoft";
 
 /// What tells one quantized form of a weight from another. Nodes with equal keys share it.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
-    root: ValueId,
+pub(super) struct Key {
+    pub(super) root: ValueId,
     layout: Layout,
     n: u64,
     k: u64,
     rounding: Option<DataType>,
-    compute: DataType,
+    pub(super) compute: DataType,
     /// Bits of the factor that goes into the scales.
     alpha: u32,
     symmetric: bool,
@@ -41,12 +42,12 @@ struct Key {
 }
 
 /// A quantized weight and the nodes that will read it.
-struct Group {
-    key: Key,
-    matrix: MatrixView,
-    spec: BlockSpec,
-    linear: Vec<NodeId>,
-    gather: Vec<NodeId>,
+pub(super) struct Group {
+    pub(super) key: Key,
+    pub(super) matrix: MatrixView,
+    pub(super) spec: BlockSpec,
+    pub(super) linear: Vec<NodeId>,
+    pub(super) gather: Vec<NodeId>,
     made: Option<Made>,
 }
 
@@ -106,15 +107,17 @@ impl Nbits {
     fn avoids_zero_points(&self, plan: &Plan) -> bool {
         let blocks = plan.matrix.k.div_ceil(self.block as u64);
         let is_gather = matches!(plan.kind, Kind::Gather { .. });
-        is_gather && self.bits == 4 && blocks % 2 == 1 && !self.symmetric
+        !self.qdq && is_gather && self.bits == 4 && blocks % 2 == 1 && !self.symmetric
     }
 
     /// The quantized form that a plan asks for by itself.
     fn key(&self, plan: &Plan) -> Key {
         let matrix = &plan.matrix;
-        let (alpha, is_gather) = match &plan.kind {
-            Kind::Linear(linear) => (linear.alpha, false),
-            Kind::Gather { .. } => (1.0, true),
+        let (alpha, whole_blocks) = match &plan.kind {
+            // Whoever reads the decoded weight does the rest itself.
+            _ if self.qdq => (1.0, false),
+            Kind::Linear(linear) => (linear.alpha, true),
+            Kind::Gather { .. } => (1.0, matrix.k.is_multiple_of(self.block as u64)),
         };
         Key {
             root: matrix.weight.root,
@@ -125,13 +128,13 @@ impl Nbits {
             compute: matrix.compute_type(),
             alpha: alpha.to_bits(),
             symmetric: self.symmetric,
-            padded: !is_gather || matrix.k.is_multiple_of(self.block as u64),
+            padded: whole_blocks,
         }
     }
 
     /// Gathers the plans by the quantized weight they need: the groups, and the group of
     /// each plan.
-    fn group(
+    pub(super) fn group(
         &self,
         model: &Model,
         plans: &[(NodeId, Plan)],
@@ -340,7 +343,7 @@ impl Nbits {
     }
 
     /// What was quantized, and which originals something else still reads.
-    fn report(&self, model: &Model, groups: &[Group], cx: &mut PassContext) {
+    pub(super) fn report(&self, model: &Model, groups: &[Group], cx: &mut PassContext) {
         let listed = |v: ValueId| {
             let graph = &model.graphs[model.home(v)];
             match model.producer(v) {
@@ -388,7 +391,7 @@ impl Nbits {
     }
 }
 
-fn int(name: &str, value: i64) -> Attribute {
+pub(super) fn int(name: &str, value: i64) -> Attribute {
     Attribute::new(name, AttributeValue::Int(value))
 }
 
@@ -399,6 +402,13 @@ fn transpose(chain: &mut Chain<'_, '_>, rank: usize) {
     let mut node = chain.node("", "Transpose", vec![None]);
     node.attributes = vec![Attribute::new("perm", AttributeValue::Ints(perm))];
     chain.push(node);
+}
+
+/// A Cast in `graph`, without its operand.
+pub(super) fn cast_node(graph: GraphId, to: DataType) -> Node {
+    let mut node = Node::new(graph, "", "Cast");
+    node.attributes = vec![int("to", i64::from(to.code()))];
+    node
 }
 
 fn cast(chain: &mut Chain<'_, '_>, to: DataType) {

@@ -2,6 +2,7 @@
 
 mod commit;
 mod plan;
+mod qdq;
 
 use globset::GlobSet;
 
@@ -34,6 +35,13 @@ pub(super) static INFO: PassInfo = PassInfo {
             kind: OptionKind::Flag,
             default: "false",
             help: "a zero point for each block, too",
+        },
+        OptionInfo {
+            name: "format",
+            kind: OptionKind::Choice(&["contrib", "qdq"]),
+            default: "contrib",
+            help: "what reads the codes: the operators of ONNX Runtime, or the node as it was behind a \
+                   blocked DequantizeLinear of the standard (opset 21; of 2 bits, 25)",
         },
         OptionInfo {
             name: "accuracy-level",
@@ -114,6 +122,7 @@ struct Nbits {
     bits: u8,
     block: usize,
     symmetric: bool,
+    qdq: bool,
     accuracy_level: i64,
     include: Option<GlobSet>,
     exclude: GlobSet,
@@ -133,6 +142,7 @@ impl Nbits {
             bits,
             block: options.int("block") as usize,
             symmetric: !options.flag("asymmetric"),
+            qdq: options.choice("format") == "qdq",
             accuracy_level,
             include: options
                 .has("include")
@@ -148,10 +158,14 @@ impl Nbits {
 impl Pass for Nbits {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
         let plans = plan_nodes(model, INFO.name, cx, |node| self.plan(model, node))?;
-        let count = plans.len();
-        if count > 0 {
-            self.commit(model, plans, cx);
-        }
+        let count = match plans.len() {
+            0 => 0,
+            _ if self.qdq => self.commit_qdq(model, plans, cx),
+            count => {
+                self.commit(model, plans, cx);
+                count
+            }
+        };
         Ok(Changed::count(count))
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     ir::{Constant, DataType, Dim, DimSize, Model, NodeId, ValueId},
     pass::{Left, Reason},
     quant,
-    weights::{self, MatrixView, Untraceable, trace},
+    weights::{self, Layout, MatrixView, Untraceable, trace},
 };
 
 /// Constants below this many elements are not worth a remark when their operator has no
@@ -121,6 +121,9 @@ impl Nbits {
                 bytes,
             );
         }
+        if self.qdq {
+            decodable(model, &matrix)?;
+        }
         if self.skip_nonfinite && has_nonfinite(&matrix)? {
             let message = format!("weight `{root}` holds NaN or infinity");
             return decline(Reason::NonFinite, message, bytes);
@@ -145,7 +148,10 @@ impl Nbits {
         };
         let not_on_right = match self.weight(model, node, b, 1) {
             Ok(matrix) => {
-                let unsqueeze = missing_axes(model, &matrix, a)?;
+                let unsqueeze = match self.qdq {
+                    true => 0,
+                    false => missing_axes(model, &matrix, a)?,
+                };
                 activations_fit(model, &matrix, a, 1)?;
                 return Ok(Plan {
                     matrix,
@@ -171,6 +177,7 @@ impl Nbits {
         let rank = matrix.weight.dims.len();
         let linear = Linear { x: b, ..linear };
         let kind = match model.rank_of(b) {
+            _ if self.qdq => Kind::Linear(linear),
             None => {
                 let message =
                     "the weight is on the left, and the rank of the other operand is not known";
@@ -265,7 +272,7 @@ impl Nbits {
                 "gathers along the last axis; uint8 data of GatherBlockQuantized allows axis 0";
             return decline(Reason::Axis, message, bytes);
         }
-        if !(matrix.k * u64::from(self.bits)).is_multiple_of(8) {
+        if !self.qdq && !(matrix.k * u64::from(self.bits)).is_multiple_of(8) {
             let message = format!(
                 "a row has {} elements, which do not fill whole bytes",
                 matrix.k
@@ -314,6 +321,34 @@ fn untraceable(model: &Model, operand: ValueId, why: &Untraceable) -> Left {
             format!("the constant behind `{name}` goes through {op}"),
             0,
         ),
+    }
+}
+
+/// Declines where the codes cannot stand in the place of the stored elements: these are cast on the way, or
+/// lie there in another shape than that of the matrix.
+fn decodable(model: &Model, matrix: &MatrixView) -> Step<()> {
+    let weight = &matrix.weight;
+    let (name, bytes) = (&model.values[weight.root].name, weight.bytes());
+    if weight.dtype != weight.stored || weight.rounding.is_some() {
+        let message = format!(
+            "weight `{name}` is {} and cast to {} on the way; expected no cast (fold it first)",
+            weight.stored, weight.dtype
+        );
+        return decline(Reason::Dtype, message, bytes);
+    }
+    let dims = weights::source_tensor(model, weight.root).map_or(&[][..], |t| &t.dims);
+    let expected = match matrix.layout {
+        Layout::Rows => [matrix.n, matrix.k],
+        Layout::Columns => [matrix.k, matrix.n],
+    };
+    match dims {
+        [lead @ .., a, b] if lead.iter().all(|&d| d == 1) && [*a as u64, *b as u64] == expected => {
+            Ok(())
+        }
+        _ => {
+            let message = format!("weight `{name}` is stored as {dims:?} and read as {expected:?}");
+            decline(Reason::Rank, message, bytes)
+        }
     }
 }
 

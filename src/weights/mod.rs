@@ -4,8 +4,10 @@
 mod constant;
 mod evaluated;
 mod floats;
+mod linear_blocks;
 mod matrix;
 mod narrow;
+mod reader;
 mod recipe;
 mod scale;
 mod trace;
@@ -16,6 +18,7 @@ pub(crate) use constant::float_data;
 pub use constant::{float_elements, int_elements, small_elements, source_tensor};
 pub use evaluated::{evaluated, steps, streamed};
 pub use floats::{float_tensor, read_floats, small_floats};
+pub use linear_blocks::QuantizeLinearBlocks;
 pub use matrix::{Layout, MatrixView};
 pub use narrow::{HalfRecipes, count_beyond_half};
 pub use recipe::{CODES, QuantizeBlocks, SCALES, ZERO_POINTS};

@@ -2,16 +2,11 @@
 
 use std::{cell::RefCell, ops::Range};
 
-use half::{bf16, f16};
-
-use super::{Layout, MatrixView};
+use super::{Layout, MatrixView, reader::MatrixReader};
 use crate::{
     error::{Error, Result},
-    ir::{Data, DataType, Produce},
-    quant::{
-        self, BlockSpec, Matrix, Out, QuantizeError, Source, multiply_scales, quantize_columns,
-        quantize_rows,
-    },
+    ir::{Data, Produce},
+    quant::{BlockSpec, Matrix, Out, multiply_scales, quantize_columns, quantize_rows},
 };
 
 /// Number of the output that holds the codes.
@@ -45,13 +40,7 @@ fn tile_bytes(threads: usize) -> u64 {
 /// Codes, scales and (asymmetric) zero points of one weight, from one reading of it.
 #[derive(Debug)]
 pub struct QuantizeBlocks {
-    name: String,
-    data: Data,
-    stored: DataType,
-    rounding: Option<DataType>,
-    layout: Layout,
-    n: u64,
-    k: u64,
+    matrix: MatrixReader,
     spec: BlockSpec,
     factor: f32,
     /// Bytes of codes a row: of whole blocks, or only of the k elements.
@@ -87,13 +76,7 @@ impl QuantizeBlocks {
             Layout::Columns => (tile_bytes / row_out).max(PANEL),
         };
         QuantizeBlocks {
-            name: name.to_owned(),
-            data: weight.data.clone(),
-            stored: weight.stored,
-            rounding: weight.rounding,
-            layout: matrix.layout,
-            n,
-            k,
+            matrix: MatrixReader::new(name, matrix),
             spec,
             factor,
             row_codes,
@@ -103,7 +86,7 @@ impl QuantizeBlocks {
 
     /// Bytes a row takes in an output.
     fn row_len(&self, output: usize) -> u64 {
-        let k = self.k as usize;
+        let k = self.matrix.k as usize;
         match output {
             CODES => self.row_codes,
             SCALES => self.spec.scales_len(1, k) as u64,
@@ -111,66 +94,18 @@ impl QuantizeBlocks {
         }
     }
 
-    fn element(&self) -> u64 {
-        self.stored.bits() / 8
-    }
-
-    fn failed(&self, error: QuantizeError, row: u64, col: u64) -> Error {
-        let (n, k) = (self.n, self.k);
-        Error::input(match error {
-            QuantizeError::NonFinite { row: r, col: c } => {
-                let at = match self.layout {
-                    Layout::Rows => format!("[{}, {}]", row + r as u64, col + c as u64),
-                    Layout::Columns => format!("[{}, {}]", col + c as u64, row + r as u64),
-                };
-                format!(
-                    "weight `{}`: element {at} is NaN or infinite as float; --allow-nonfinite leaves such \
-                     weights as they are",
-                    self.name
-                )
-            }
-            QuantizeError::ScaleOverflow { row: r, .. } => format!(
-                "weight `{}` ([{n}, {k}] as quantized): the scale of a block in row {} overflows \
-                 its type",
-                self.name,
-                row + r as u64
-            ),
-        })
-    }
-
-    /// The bytes of `source` as the kernels take them, rounded if the model rounds them.
-    fn view<'a>(&self, bytes: &'a [u8], rounded: &'a mut Vec<f32>) -> Source<'a> {
-        let Some(to) = self.rounding else {
-            return match self.stored {
-                DataType::Float => Source::F32Le(bytes),
-                DataType::Float16 => Source::F16Le(bytes),
-                DataType::Bfloat16 => Source::Bf16Le(bytes),
-                _ => Source::F64Le(bytes),
-            };
-        };
-        rounded.resize(bytes.len() / self.element() as usize, 0.0);
-        match self.stored {
-            DataType::Double => quant::f32_from_f64(bytes, rounded),
-            _ => quant::f32_from_le(bytes, rounded),
-        }
-        match to {
-            DataType::Float16 => rounded
-                .iter_mut()
-                .for_each(|x| *x = f16::from_f32(*x).to_f32()),
-            _ => rounded
-                .iter_mut()
-                .for_each(|x| *x = bf16::from_f32(*x).to_f32()),
-        }
-        Source::F32(rounded)
-    }
-
     /// Rows of the weight are rows of the result: read them and quantize them at once.
     fn rows(&self, rows: Range<u64>, scratch: &mut Scratch, out: &mut [&mut [u8]]) -> Result<()> {
-        let (count, k) = ((rows.end - rows.start) as usize, self.k as usize);
-        scratch.bytes.resize(count * k * self.element() as usize, 0);
-        self.data
-            .read_at(rows.start * self.k * self.element(), &mut scratch.bytes)?;
-        let matrix = Matrix::new(self.view(&scratch.bytes, &mut scratch.rounded), count, k);
+        let (count, k) = ((rows.end - rows.start) as usize, self.matrix.k as usize);
+        scratch
+            .bytes
+            .resize(count * k * self.matrix.element() as usize, 0);
+        self.matrix.read_rows(rows.start, &mut scratch.bytes)?;
+        let matrix = Matrix::new(
+            self.matrix.view(&scratch.bytes, &mut scratch.rounded),
+            count,
+            k,
+        );
         let padded = self.spec.codes_len(1, k);
         let unpadded = padded as u64 != self.row_codes;
         let (codes, rest) = out.split_at_mut(1);
@@ -187,7 +122,8 @@ impl QuantizeBlocks {
             scales: &mut *scales[0],
             zero_points: zero_points.first_mut().map_or(&mut [], |z| &mut **z),
         };
-        quantize_rows(&self.spec, matrix, written).map_err(|e| self.failed(e, rows.start, 0))?;
+        quantize_rows(&self.spec, matrix, written)
+            .map_err(|e| self.matrix.failed(e, rows.start, 0))?;
         if unpadded {
             let width = self.row_codes as usize;
             for (to, from) in codes[0].chunks_mut(width).zip(scratch.codes.chunks(padded)) {
@@ -205,16 +141,17 @@ impl QuantizeBlocks {
         out: &mut [&mut [u8]],
     ) -> Result<()> {
         let width = (cols.end - cols.start) as usize;
-        let element = self.element();
+        let element = self.matrix.element();
         // A step ends where the blocks before it fill whole bytes of zero points.
         let quantum = (self.spec.block() * 8 / usize::from(self.spec.bits())) as u64;
         let fitting = STEP / (width as u64 * element).max(1);
         let step = (fitting / quantum * quantum).max(quantum);
-        for from in (0..self.k).step_by(step as usize) {
-            let height = step.min(self.k - from) as usize;
+        for from in (0..self.matrix.k).step_by(step as usize) {
+            let height = step.min(self.matrix.k - from) as usize;
             scratch.bytes.resize(height * width * element as usize, 0);
-            self.read_panel(from, cols.clone(), &mut scratch.bytes)?;
-            let source = self.view(&scratch.bytes, &mut scratch.rounded);
+            self.matrix
+                .read_panel(from, cols.clone(), &mut scratch.bytes)?;
+            let source = self.matrix.view(&scratch.bytes, &mut scratch.rounded);
             let matrix = Matrix::new(source, height, width);
             scratch.codes.resize(self.spec.codes_len(width, height), 0);
             scratch
@@ -229,7 +166,7 @@ impl QuantizeBlocks {
                 zero_points: &mut scratch.zero_points,
             };
             quantize_columns(&self.spec, matrix, part)
-                .map_err(|e| self.failed(e, cols.start, from))?;
+                .map_err(|e| self.matrix.failed(e, cols.start, from))?;
             let before = from as usize;
             let spec = &self.spec;
             scatter(&scratch.codes, width, out[CODES], spec.codes_len(1, before));
@@ -243,20 +180,6 @@ impl QuantizeBlocks {
                 let at = spec.zero_points_len(1, before);
                 scatter(&scratch.zero_points, width, zero_points, at);
             }
-        }
-        Ok(())
-    }
-
-    /// Reads columns `cols` of the rows from `from` on, as many as `out` holds.
-    fn read_panel(&self, from: u64, cols: Range<u64>, out: &mut [u8]) -> Result<()> {
-        let element = self.element();
-        let width = ((cols.end - cols.start) * element) as usize;
-        if cols.end - cols.start == self.n {
-            return self.data.read_at(from * self.n * element, out);
-        }
-        for (i, row) in out.chunks_mut(width).enumerate() {
-            let at = ((from + i as u64) * self.n + cols.start) * element;
-            self.data.read_at(at, row)?;
         }
         Ok(())
     }
@@ -287,7 +210,7 @@ struct Scratch {
 
 impl Produce for QuantizeBlocks {
     fn source(&self) -> Option<&Data> {
-        Some(&self.data)
+        Some(&self.matrix.data)
     }
 
     fn outputs(&self) -> usize {
@@ -295,26 +218,26 @@ impl Produce for QuantizeBlocks {
     }
 
     fn len(&self, output: usize) -> u64 {
-        self.n * self.row_len(output)
+        self.matrix.n * self.row_len(output)
     }
 
     fn tiles(&self) -> u64 {
-        self.n.div_ceil(self.tile)
+        self.matrix.n.div_ceil(self.tile)
     }
 
     fn range(&self, tile: u64, output: usize) -> Range<u64> {
         let row = self.row_len(output);
-        tile * self.tile * row..((tile + 1) * self.tile).min(self.n) * row
+        tile * self.tile * row..((tile + 1) * self.tile).min(self.matrix.n) * row
     }
 
     fn produce(&self, tile: u64, out: &mut [&mut [u8]]) -> Result<()> {
         thread_local! {
             static SCRATCH: RefCell<Scratch> = RefCell::default();
         }
-        let range = tile * self.tile..((tile + 1) * self.tile).min(self.n);
+        let range = tile * self.tile..((tile + 1) * self.tile).min(self.matrix.n);
         // Taken, not borrowed: reading a source that is itself computed may come back here.
         let mut scratch = SCRATCH.take();
-        let done = match self.layout {
+        let done = match self.matrix.layout {
             Layout::Rows => self.rows(range, &mut scratch, out),
             Layout::Columns => self.columns(range, &mut scratch, out),
         };
@@ -322,7 +245,7 @@ impl Produce for QuantizeBlocks {
         done?;
         if self.factor != 1.0 {
             multiply_scales(self.spec.scale(), out[SCALES], self.factor)
-                .map_err(|e| Error::input(format!("weight `{}`: {e}", self.name)))?;
+                .map_err(|e| Error::input(format!("weight `{}`: {e}", self.matrix.name)))?;
         }
         Ok(())
     }
@@ -330,10 +253,12 @@ impl Produce for QuantizeBlocks {
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
+
     use super::*;
     use crate::{
-        ir::{EntityId, ValueId},
-        quant::{ScaleType, quantize_columns_ref, quantize_rows_ref},
+        ir::{DataType, EntityId, ValueId},
+        quant::{ScaleType, Source, quantize_columns_ref, quantize_rows_ref},
         weights::Weight,
     };
 

@@ -1,0 +1,114 @@
+//! Reading a weight as the matrix that a recipe quantizes.
+
+use std::ops::Range;
+
+use half::{bf16, f16};
+
+use super::{Layout, MatrixView};
+use crate::{
+    error::{Error, Result},
+    ir::{Data, DataType},
+    quant::{self, QuantizeError, Source},
+};
+
+/// The elements of a matrix where they are stored, and how to speak of them.
+#[derive(Debug)]
+pub(super) struct MatrixReader {
+    /// What messages call it.
+    pub(super) name: String,
+    pub(super) data: Data,
+    stored: DataType,
+    rounding: Option<DataType>,
+    pub(super) layout: Layout,
+    pub(super) n: u64,
+    pub(super) k: u64,
+}
+
+impl MatrixReader {
+    pub(super) fn new(name: &str, matrix: &MatrixView) -> MatrixReader {
+        let weight = &matrix.weight;
+        MatrixReader {
+            name: name.to_owned(),
+            data: weight.data.clone(),
+            stored: weight.stored,
+            rounding: weight.rounding,
+            layout: matrix.layout,
+            n: matrix.n,
+            k: matrix.k,
+        }
+    }
+
+    /// Bytes of an element.
+    pub(super) fn element(&self) -> u64 {
+        self.stored.bits() / 8
+    }
+
+    /// The error of a kernel that was given the part that begins at `row` of n and `col` of k.
+    pub(super) fn failed(&self, error: QuantizeError, row: u64, col: u64) -> Error {
+        let (n, k) = (self.n, self.k);
+        Error::input(match error {
+            QuantizeError::NonFinite { row: r, col: c } => {
+                let at = match self.layout {
+                    Layout::Rows => format!("[{}, {}]", row + r as u64, col + c as u64),
+                    Layout::Columns => format!("[{}, {}]", col + c as u64, row + r as u64),
+                };
+                format!(
+                    "weight `{}`: element {at} is NaN or infinite as float; --allow-nonfinite leaves such \
+                     weights as they are",
+                    self.name
+                )
+            }
+            QuantizeError::ScaleOverflow { row: r, .. } => format!(
+                "weight `{}` ([{n}, {k}] as quantized): the scale of a block in row {} overflows \
+                 its type",
+                self.name,
+                row + r as u64
+            ),
+        })
+    }
+
+    /// The bytes of `source` as the kernels take them, rounded if the model rounds them.
+    pub(super) fn view<'a>(&self, bytes: &'a [u8], rounded: &'a mut Vec<f32>) -> Source<'a> {
+        let Some(to) = self.rounding else {
+            return match self.stored {
+                DataType::Float => Source::F32Le(bytes),
+                DataType::Float16 => Source::F16Le(bytes),
+                DataType::Bfloat16 => Source::Bf16Le(bytes),
+                _ => Source::F64Le(bytes),
+            };
+        };
+        rounded.resize(bytes.len() / self.element() as usize, 0.0);
+        match self.stored {
+            DataType::Double => quant::f32_from_f64(bytes, rounded),
+            _ => quant::f32_from_le(bytes, rounded),
+        }
+        match to {
+            DataType::Float16 => rounded
+                .iter_mut()
+                .for_each(|x| *x = f16::from_f32(*x).to_f32()),
+            _ => rounded
+                .iter_mut()
+                .for_each(|x| *x = bf16::from_f32(*x).to_f32()),
+        }
+        Source::F32(rounded)
+    }
+
+    /// Reads the rows from `from` on, of k elements each, as many as `out` holds, of a weight in rows.
+    pub(super) fn read_rows(&self, from: u64, out: &mut [u8]) -> Result<()> {
+        self.data.read_at(from * self.k * self.element(), out)
+    }
+
+    /// Reads columns `cols` of the rows from `from` on, as many as `out` holds.
+    pub(super) fn read_panel(&self, from: u64, cols: Range<u64>, out: &mut [u8]) -> Result<()> {
+        let element = self.element();
+        let width = ((cols.end - cols.start) * element) as usize;
+        if cols.end - cols.start == self.n {
+            return self.data.read_at(from * self.n * element, out);
+        }
+        for (i, row) in out.chunks_mut(width).enumerate() {
+            let at = ((from + i as u64) * self.n + cols.start) * element;
+            self.data.read_at(at, row)?;
+        }
+        Ok(())
+    }
+}
