@@ -2,7 +2,6 @@
 //!
 //! - `blocks`: how many blocks a row of the quantized weight has (`MatMulNBits`,
 //!   `GatherBlockQuantized`).
-//! - `blocked`: 1 when `QuantizeLinear` or `DequantizeLinear` has a scale a block.
 
 use super::form::{Facet, Form};
 use crate::ir::DataType;

@@ -31,7 +31,8 @@ pub enum Facet {
 /// - `NAME.rank`, `NAME.elements` and `NAME.last` of an input or output: how many axes and elements it has,
 ///   and the extent of its last axis;
 /// - `opset`, the version of the operator's domain, and `ir`, that of the model's format;
-/// - what [`derived`](Form::of) from these: see `derive`.
+/// - `blocks`, how many blocks a row of a quantized weight has (`MatMulNBits`,
+///   `GatherBlockQuantized`).
 ///
 /// A pass builds the form of what it is about to write, and says what it knows. What it
 /// does not mention is absent: `bias` of a form without one is no bias.
@@ -40,6 +41,8 @@ pub struct Form {
     domain: Cow<'static, str>,
     op_type: Cow<'static, str>,
     facets: Vec<(Cow<'static, str>, Facet)>,
+    /// Attributes that the node has, and not only the schema.
+    given: Vec<Cow<'static, str>>,
 }
 
 /// What the zero points of quantized weights are.
@@ -60,6 +63,7 @@ impl Form {
             domain: Cow::Borrowed(schema::canonical_domain(domain)),
             op_type: Cow::Borrowed(op_type),
             facets: Vec::new(),
+            given: Vec::new(),
         };
         if let Some(schema) = form.schema() {
             form.defaults(schema);
@@ -133,8 +137,13 @@ impl Form {
         self
     }
 
-    /// The number `name`: an attribute, `NAME.rank`, or a derived facet.
+    /// The number `name`: an attribute, `NAME.rank`, or a derived facet. An attribute that has
+    /// its default is taken to be left out, because older versions of an operator may lack it.
     pub fn int(mut self, name: &'static str, value: i64) -> Form {
+        let attribute = self.schema().and_then(|s| s.attribute(name));
+        if attribute.is_some_and(|a| a.default != Some(AttrDefault::Int(value))) {
+            self.given.push(name.into());
+        }
         self.set(name, Facet::Int(value));
         self
     }
@@ -156,6 +165,7 @@ impl Form {
             domain: Cow::Owned(n.domain().to_owned()),
             op_type: Cow::Owned(n.op_type.to_string()),
             facets: Vec::new(),
+            given: Vec::new(),
         };
         let opset = model.opset(n.graph, n.domain());
         form.set("opset", opset.map_or(Facet::Unknown, Facet::Int));
@@ -192,7 +202,13 @@ impl Form {
                 _ => Facet::Unknown,
             };
             self.set(attribute.name.to_string(), facet);
+            self.given.push(attribute.name.to_string().into());
         }
+    }
+
+    /// The attributes that the node has, and not only the schema.
+    pub(super) fn given(&self) -> impl Iterator<Item = &str> {
+        self.given.iter().map(|name| &**name)
     }
 
     /// Inputs and outputs; of a variadic one the first is taken for all.

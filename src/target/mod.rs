@@ -16,6 +16,8 @@
 
 mod derive;
 mod form;
+mod kernels;
+mod onnxruntime;
 mod runtime;
 mod table;
 mod verdict;

@@ -63,7 +63,7 @@ impl Verdict {
         }
     }
 
-    fn worse(self, other: Verdict) -> Verdict {
+    pub(super) fn worse(self, other: Verdict) -> Verdict {
         match other.rank() > self.rank() {
             true => other,
             false => self,
@@ -83,13 +83,23 @@ impl Target {
     /// What this target does with `form`.
     pub fn verdict(self, form: &Form) -> Verdict {
         let rows = RowsOf::of(self, form);
-        if let Some(worst) = rows.worst() {
-            return worst;
+        let verdict = match rows.worst() {
+            Some(Verdict::Runs) if rows.undecided => Verdict::Unknown(self),
+            Some(verdict) => verdict,
+            None => Verdict::Unknown(self),
+        };
+        if !self.runtime.is_onnxruntime() {
+            return verdict;
         }
-        if rows.undecided {
-            return Verdict::Unknown(self);
+        let registry = super::onnxruntime::verdict(self, form);
+        match (rows.matched.is_empty(), &registry) {
+            // No row has anything against it.
+            (true, Verdict::Runs) if rows.undecided => Verdict::Unknown(self),
+            (true, _) => registry,
+            // What a row says is more than that there is no kernel for the CPU.
+            (false, Verdict::Unknown(_)) => verdict,
+            (false, _) => verdict.worse(registry),
         }
-        Verdict::Runs
     }
 }
 
