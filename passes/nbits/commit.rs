@@ -10,11 +10,11 @@ use half::{bf16, f16};
 use super::{
     INFO, Nbits,
     plan::{Addend, Kind, Linear, Plan},
+    spelled::{self, Table},
 };
 use crate::{
     ir::{
-        Attribute, AttributeValue, Data, DataType, GraphId, Model, Node, NodeId, Produce, Tensor,
-        ValueId,
+        Attribute, AttributeValue, Data, DataType, Model, Node, NodeId, Produce, Tensor, ValueId,
         edit::{Chain, Edit, remove_unused},
     },
     pass::{PassContext, QuantizedWeight, Reason, Remark},
@@ -53,15 +53,25 @@ pub(super) struct Group {
 
 /// The constants of a group, once they exist.
 #[derive(Clone, Copy)]
-struct Made {
+pub(super) struct Made {
     /// As `[n, blocks, blob]`, for `MatMulNBits`.
     blocked: Option<ValueId>,
     /// As `[n, bytes of a row]`, for `GatherBlockQuantized`.
     rows: Option<ValueId>,
     /// The shape of `rows`, when it is reached from `blocked` through a `Reshape`.
     rows_shape: Option<ValueId>,
-    scales: ValueId,
-    zero_points: Option<ValueId>,
+    pub(super) scales: ValueId,
+    pub(super) zero_points: Option<ValueId>,
+}
+
+impl Made {
+    /// The codes as `[n, bytes of a row]`.
+    pub(super) fn rows(&self, chain: &mut Chain<'_, '_>) -> ValueId {
+        self.rows.unwrap_or_else(|| {
+            let reshape = chain.node("", "Reshape", vec![self.blocked, self.rows_shape]);
+            chain.beside(reshape)
+        })
+    }
 }
 
 impl Nbits {
@@ -84,15 +94,29 @@ impl Nbits {
                 Some(made) => made,
                 None => *group.made.insert(self.make(&mut edit, group)),
             };
-            let graph = edit.model().nodes[*node].graph;
-            edit.import_opset(graph, CONTRIB, 1);
+            if !matches!(
+                plan.kind,
+                Kind::Gather {
+                    spelled: Some(_),
+                    ..
+                }
+            ) {
+                let graph = edit.model().nodes[*node].graph;
+                edit.import_opset(graph, CONTRIB, 1);
+            }
             match &plan.kind {
                 Kind::Linear(linear) => {
                     self.linear(&mut edit, *node, plan, linear, group, made);
                     cx.count(if linear.gemm { "gemm" } else { "matmul" }, 1);
                 }
-                Kind::Gather { indices } => {
-                    self.gather(&mut edit, *node, plan, *indices, group, made);
+                Kind::Gather { indices, spelled } => {
+                    match spelled {
+                        None => self.gather(&mut edit, *node, plan, *indices, group, made),
+                        Some(rank) => {
+                            let table = Table::of(group, made, plan);
+                            spelled::gather(&mut edit, *node, &table, *indices, *rank);
+                        }
+                    }
                     cx.count("gather", 1);
                 }
             }
@@ -105,9 +129,13 @@ impl Nbits {
 
     /// Whether zero points of this weight would be read wrongly by some runtimes.
     fn avoids_zero_points(&self, plan: &Plan) -> bool {
-        let blocks = plan.matrix.k.div_ceil(self.block as u64);
-        let is_gather = matches!(plan.kind, Kind::Gather { .. });
-        !self.qdq && is_gather && self.bits == 4 && blocks % 2 == 1 && !self.symmetric
+        let contrib = matches!(plan.kind, Kind::Gather { spelled: None, .. });
+        !self.qdq && contrib && !self.symmetric && self.reads_zero_points_wrongly(plan.matrix.k)
+    }
+
+    /// Whether some runtimes gather rows of `k` elements with zero points wrongly.
+    pub(super) fn reads_zero_points_wrongly(&self, k: u64) -> bool {
+        self.bits == 4 && k.div_ceil(self.block as u64) % 2 == 1
     }
 
     /// The quantized form that a plan asks for by itself.
@@ -322,10 +350,7 @@ impl Nbits {
         made: Made,
     ) {
         let mut chain = Chain::new(edit, node, indices);
-        let rows = made.rows.unwrap_or_else(|| {
-            let reshape = chain.node("", "Reshape", vec![made.blocked, made.rows_shape]);
-            chain.beside(reshape)
-        });
+        let rows = made.rows(&mut chain);
         let mut inputs = vec![Some(rows), None, Some(made.scales)];
         inputs.extend(made.zero_points.map(Some));
         let mut gather = chain.node(CONTRIB, "GatherBlockQuantized", inputs);
@@ -404,22 +429,26 @@ fn transpose(chain: &mut Chain<'_, '_>, rank: usize) {
     chain.push(node);
 }
 
-/// A Cast in `graph`, without its operand.
-pub(super) fn cast_node(graph: GraphId, to: DataType) -> Node {
-    let mut node = Node::new(graph, "", "Cast");
+/// A Cast for this place, to be fed.
+pub(super) fn cast_node(chain: &Chain<'_, '_>, to: DataType) -> Node {
+    let mut node = chain.node("", "Cast", vec![None]);
     node.attributes = vec![int("to", i64::from(to.code()))];
     node
 }
 
 fn cast(chain: &mut Chain<'_, '_>, to: DataType) {
-    let mut node = chain.node("", "Cast", vec![None]);
-    node.attributes = vec![int("to", i64::from(to.code()))];
+    let node = cast_node(chain, to);
     chain.push(node);
 }
 
 /// Puts `count` axes of extent 1 in front.
 fn unsqueeze(chain: &mut Chain<'_, '_>, count: usize) {
-    let axes: Vec<i64> = (0..count as i64).collect();
+    let node = unsqueeze_node(chain, (0..count as i64).collect());
+    chain.push(node);
+}
+
+/// An Unsqueeze for this place, to be fed.
+pub(super) fn unsqueeze_node(chain: &mut Chain<'_, '_>, axes: Vec<i64>) -> Node {
     let mut node = chain.node("", "Unsqueeze", vec![None]);
     // From opset 13 on the axes are an operand.
     if chain.opset() >= 13 {
@@ -428,11 +457,11 @@ fn unsqueeze(chain: &mut Chain<'_, '_>, count: usize) {
     } else {
         node.attributes = vec![Attribute::new("axes", AttributeValue::Ints(axes))];
     }
-    chain.push(node);
+    node
 }
 
 /// A constant of `elements`, which are f32, in `dtype`.
-fn floats(dtype: DataType, dims: Vec<i64>, elements: &[f32]) -> Tensor {
+pub(super) fn floats(dtype: DataType, dims: Vec<i64>, elements: &[f32]) -> Tensor {
     let bytes: Vec<u8> = match dtype {
         DataType::Float16 => elements
             .iter()

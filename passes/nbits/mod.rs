@@ -3,6 +3,8 @@
 mod commit;
 mod plan;
 mod qdq;
+mod runs;
+mod spelled;
 
 use globset::GlobSet;
 
@@ -10,6 +12,7 @@ use crate::{
     error::Result,
     ir::Model,
     pass::{Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, plan_nodes},
+    target::Targets,
 };
 
 /// The registry's entry.
@@ -70,6 +73,13 @@ pub(super) static INFO: PassInfo = PassInfo {
                    Gather through a Reshape, or as two initializers with the same place in a side file",
         },
         OptionInfo {
+            name: "target",
+            kind: OptionKind::List,
+            default: "",
+            help: "a runtime that has to run the result, such as onnxruntime@1.20: another form is chosen, or \
+                   the weight left, where it does not; without any, ONNX Runtime 1.23 or newer",
+        },
+        OptionInfo {
             name: "nonfinite",
             kind: OptionKind::Choice(&["refuse", "skip"]),
             default: "refuse",
@@ -127,6 +137,7 @@ struct Nbits {
     include: Option<GlobSet>,
     exclude: GlobSet,
     alias: bool,
+    targets: Targets,
     skip_nonfinite: bool,
 }
 
@@ -150,6 +161,7 @@ impl Nbits {
                 .transpose()?,
             exclude: options.globs("exclude")?,
             alias: options.choice("tie") == "alias",
+            targets: Targets::parse(options.list("target"))?,
             skip_nonfinite: options.choice("nonfinite") == "skip",
         })
     }

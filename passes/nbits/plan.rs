@@ -26,7 +26,11 @@ pub(super) struct Plan {
 
 pub(super) enum Kind {
     Linear(Linear),
-    Gather { indices: ValueId },
+    Gather {
+        indices: ValueId,
+        /// The rank of the indices, where operators of the standard do it.
+        spelled: Option<usize>,
+    },
 }
 
 /// `y = x * W`, and what a `MatMul` or `Gemm` has around that.
@@ -62,9 +66,9 @@ pub(super) enum Addend {
 }
 
 /// Ends the planning of a node with a decision.
-type Step<T> = std::result::Result<T, Left>;
+pub(super) type Step<T> = std::result::Result<T, Left>;
 
-fn decline<T>(reason: Reason, message: impl Into<String>, bytes: u64) -> Step<T> {
+pub(super) fn decline<T>(reason: Reason, message: impl Into<String>, bytes: u64) -> Step<T> {
     Err(Left::declined(reason, message, bytes))
 }
 
@@ -153,6 +157,7 @@ impl Nbits {
                     false => missing_axes(model, &matrix, a)?,
                 };
                 activations_fit(model, &matrix, a, 1)?;
+                self.linear_runs(model, node, &matrix)?;
                 return Ok(Plan {
                     matrix,
                     kind: Kind::Linear(Linear {
@@ -197,6 +202,7 @@ impl Nbits {
         };
         let axis = model.rank_of(b).map_or(1, |rank| rank.min(2));
         activations_fit(model, &matrix, b, axis)?;
+        self.linear_runs(model, node, &matrix)?;
         Ok(Plan { matrix, kind })
     }
 
@@ -226,6 +232,7 @@ impl Nbits {
             return decline(Reason::Attribute, message, bytes);
         }
         activations_fit(model, &matrix, a, if trans_a == 0 { 1 } else { 2 })?;
+        self.linear_runs(model, node, &matrix)?;
         let half = matrix.compute_type() == DataType::Float16 && alpha != 1.0;
         let (alpha, factor) = if half { (1.0, alpha) } else { (alpha, 1.0) };
         let addend = match n.input(2).filter(|_| beta != 0.0) {
@@ -287,9 +294,10 @@ impl Nbits {
             let message = format!("indices `{name}` are {found}; expected int32 or int64");
             return decline(Reason::Mismatch, message, bytes);
         }
+        let spelled = self.gather_runs(model, node, &matrix, indices)?;
         Ok(Plan {
             matrix,
-            kind: Kind::Gather { indices },
+            kind: Kind::Gather { indices, spelled },
         })
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     INFO, Nbits,
-    commit::{Group, cast_node, int},
+    commit::{Group, int},
     plan::{Kind, Plan},
 };
 use crate::{
@@ -17,13 +17,12 @@ use crate::{
         edit::{Edit, remove_unused},
     },
     pass::{PassContext, Reason, Remark},
-    quant::BlockSpec,
     weights::{CODES, Layout, QuantizeLinearBlocks, SCALES, ZERO_POINTS, rearranges},
 };
 
 /// The type of the codes.
-fn code_type(spec: &BlockSpec) -> DataType {
-    match (spec.bits(), spec.symmetric()) {
+pub(super) fn code_type(bits: u8, symmetric: bool) -> DataType {
+    match (bits, symmetric) {
         (2, true) => DataType::Int2,
         (2, false) => DataType::Uint2,
         (4, true) => DataType::Int4,
@@ -154,13 +153,14 @@ impl Nbits {
             recipe: recipe.clone(),
             output,
         };
-        let codes = Tensor::new(code_type(spec), dims, data(CODES));
+        let code_type = code_type(spec.bits(), spec.symmetric());
+        let codes = Tensor::new(code_type, dims, data(CODES));
         let codes = edit.add_constant(home, &format!("{name}_Q{}", spec.bits()), codes);
         let scales = Tensor::new(group.key.compute, block_dims.clone(), data(SCALES));
         let scales = edit.add_constant(home, &format!("{name}_scales"), scales);
         let mut inputs = vec![Some(codes), Some(scales)];
         if !spec.symmetric() {
-            let points = Tensor::new(code_type(spec), block_dims, data(ZERO_POINTS));
+            let points = Tensor::new(code_type, block_dims, data(ZERO_POINTS));
             let points = edit.add_constant(home, &format!("{name}_zero_points"), points);
             inputs.push(Some(points));
         }
@@ -174,8 +174,9 @@ impl Nbits {
         // After the constants, where these are nodes.
         let mut decoded = edit.insert_first(node, &format!("{name}_decoded"));
         if matrix.weight.dtype != group.key.compute {
-            let mut cast = cast_node(home, matrix.weight.dtype);
+            let mut cast = Node::new(home, "", "Cast");
             cast.inputs = vec![Some(decoded)];
+            cast.attributes = vec![int("to", i64::from(matrix.weight.dtype.code()))];
             decoded = edit.insert_after(decoded, cast, &format!("{name}_decoded_cast"));
         }
         decoded

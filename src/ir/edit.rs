@@ -372,6 +372,13 @@ impl<'e, 'm> Chain<'e, 'm> {
         self.insert(node)
     }
 
+    /// Inserts `nodes` before the replaced one, outside the chain: each works on the result of the one
+    /// before, the first on `start`. Returns the last result.
+    pub fn beside_all(&mut self, nodes: Vec<Node>, start: ValueId) -> ValueId {
+        let on = |value, node| self.insert(feed(node, value));
+        nodes.into_iter().fold(start, on)
+    }
+
     /// Appends `node`.
     pub fn push(&mut self, node: Node) {
         self.nodes.push(node);

@@ -153,6 +153,8 @@ pub enum Reason {
     Shared,
     /// Something else reads what the rewrite would no longer compute.
     ResultRead,
+    /// A runtime that the user named does not run the result, or it is not known to.
+    Target,
 }
 
 impl Reason {
@@ -186,6 +188,7 @@ impl Reason {
             Reason::Contradiction => "contradiction",
             Reason::Shared => "shared",
             Reason::ResultRead => "result-read",
+            Reason::Target => "target",
         }
     }
 }

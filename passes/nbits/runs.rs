@@ -1,0 +1,117 @@
+//! Which form the targets run.
+
+use super::{
+    Nbits,
+    plan::{Step, decline},
+};
+use crate::{
+    ir::{DataType, Model, NodeId, ValueId},
+    pass::Reason,
+    target::{Form, Verdict, ZeroPoints},
+    weights::MatrixView,
+};
+
+/// The first opset with integers of two and four bits, and blocks.
+const QDQ_OPSET: i64 = 21;
+const QDQ_2_BITS_OPSET: i64 = 25;
+
+/// Before it, there is no Mod.
+const SPELLED_OPSET: i64 = 10;
+
+impl Nbits {
+    /// The opset that the codes need.
+    pub(super) fn qdq_opset(&self) -> i64 {
+        match self.bits {
+            2 => QDQ_2_BITS_OPSET,
+            _ => QDQ_OPSET,
+        }
+    }
+
+    /// Declines a product that a target does not run, or gets wrong.
+    pub(super) fn linear_runs(&self, model: &Model, node: NodeId, matrix: &MatrixView) -> Step<()> {
+        let float = matrix.compute_type();
+        let form = match self.qdq {
+            true => return self.decode_runs(model, node, matrix),
+            false => Form::matmul_nbits(
+                i64::from(self.bits),
+                self.block as i64,
+                float,
+                self.zero_points(),
+                self.accuracy_level,
+            )
+            .int("K", matrix.k as i64)
+            .int("N", matrix.n as i64),
+        };
+        self.runs(&form, matrix)
+    }
+
+    /// How a table is gathered: by `GatherBlockQuantized` (`None`), or by operators of the standard,
+    /// for which the rank of the indices is needed.
+    pub(super) fn gather_runs(
+        &self,
+        model: &Model,
+        node: NodeId,
+        matrix: &MatrixView,
+        indices: ValueId,
+    ) -> Step<Option<usize>> {
+        if self.qdq {
+            return self.decode_runs(model, node, matrix).map(|()| None);
+        }
+        let blocks = matrix.k.div_ceil(self.block as u64);
+        let zero_points = !self.symmetric && !self.reads_zero_points_wrongly(matrix.k);
+        let form = Form::gather_block_quantized(
+            DataType::Uint8,
+            i64::from(self.bits),
+            self.block as i64,
+            matrix.compute_type(),
+            zero_points,
+            blocks as i64,
+        );
+        let Err(refused) = self.runs(&form, matrix) else {
+            return Ok(None);
+        };
+        let opset = model.opset(model.nodes[node].graph, "").unwrap_or(1);
+        let whole = matrix.k.is_multiple_of(self.block as u64);
+        match model.rank_of(indices) {
+            Some(rank) if whole && opset >= SPELLED_OPSET => Ok(Some(rank)),
+            _ => Err(refused),
+        }
+    }
+
+    fn zero_points(&self) -> ZeroPoints {
+        match self.symmetric {
+            true => ZeroPoints::Absent,
+            false => ZeroPoints::Codes,
+        }
+    }
+
+    fn decode_runs(&self, model: &Model, node: NodeId, matrix: &MatrixView) -> Step<()> {
+        let opset = model.opset(model.nodes[node].graph, "").unwrap_or(1);
+        let needed = self.qdq_opset();
+        if opset < needed {
+            let message = format!("the model has opset {opset}, and blocked codes need {needed}");
+            return decline(Reason::Opset, message, matrix.weight.bytes());
+        }
+        let codes = super::qdq::code_type(self.bits, self.symmetric);
+        let mut form = Form::operator("", "DequantizeLinear")
+            .types(&[codes, matrix.compute_type()])
+            .opset(opset)
+            .int("block_size", self.block as i64);
+        if !self.symmetric {
+            form = form.ty("x_zero_point", codes);
+        }
+        self.runs(&form, matrix)
+    }
+
+    fn runs(&self, form: &Form, matrix: &MatrixView) -> Step<()> {
+        let bytes = matrix.weight.bytes();
+        let message = match self.targets.verdict(form) {
+            Verdict::Runs | Verdict::Slow(_) => return Ok(()),
+            Verdict::Unknown(target) => {
+                format!("it is not known whether {target} runs {}", form.op_type())
+            }
+            Verdict::Wrong(b) | Verdict::Refused(b) => format!("{}: {}", b.target, b.reason),
+        };
+        decline(Reason::Target, message, bytes)
+    }
+}
