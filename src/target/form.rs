@@ -32,7 +32,11 @@ pub enum Facet {
 ///   and the extent of its last axis;
 /// - `opset`, the version of the operator's domain, and `ir`, that of the model's format;
 /// - `blocks`, how many blocks a row of a quantized weight has (`MatMulNBits`,
-///   `GatherBlockQuantized`).
+///   `GatherBlockQuantized`), and `k_rest`, how many elements are left for a last one that is
+///   not full;
+/// - `padded`, 1 when a convolution has padding, else 0;
+/// - `NAME.differs` of a constant zero point: 1 when its elements differ, else 0, and then
+///   `NAME.value`, what they all are.
 ///
 /// A pass builds the form of what it is about to write, and says what it knows. What it
 /// does not mention is absent: `bias` of a form without one is no bias.
@@ -67,6 +71,10 @@ impl Form {
         };
         if let Some(schema) = form.schema() {
             form.defaults(schema);
+        }
+        // A domain with one version leaves no choice.
+        if schema::newest_opset(form.domain()) == Some(1) {
+            form.set("opset", Facet::Int(1));
         }
         form
     }
@@ -175,9 +183,10 @@ impl Form {
         if let Some(schema) = schema {
             form.defaults(schema);
             form.values(facts, n, schema);
+            super::derive::zero_points(&mut form, model, n, schema);
         }
         form.attributes(n);
-        super::derive::derive(&mut form);
+        super::derive::derive(&mut form, n);
         form
     }
 
@@ -270,6 +279,24 @@ impl Form {
             Facet::Int(i) => Some(*i),
             _ => None,
         }
+    }
+
+    /// Those of the facets `names` that are there, for a message: "`bits` 8, `A` float16".
+    pub(super) fn describe(&self, names: impl IntoIterator<Item = &'static str>) -> String {
+        let mut parts: Vec<String> = Vec::new();
+        for name in names {
+            let part = match self.get(name) {
+                None => continue,
+                Some(Facet::Type(dtype)) => format!("`{name}` {dtype}"),
+                Some(Facet::Int(number)) => format!("`{name}` {number}"),
+                Some(Facet::Text(text)) => format!("`{name}` {text:?}"),
+                Some(Facet::Unknown) => format!("`{name}`"),
+            };
+            if !parts.contains(&part) {
+                parts.push(part);
+            }
+        }
+        parts.join(", ")
     }
 
     /// The domain; the default one is `""`.

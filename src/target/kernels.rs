@@ -171,8 +171,8 @@ pub(super) enum Found {
     Yes,
     /// There is one if something holds that the form does not say.
     Perhaps,
-    /// The version has the operator, but no kernel for these types.
-    NotForTypes,
+    /// The version has the operator, but no kernel for these types; here is what for.
+    NotForTypes(String),
     /// The version has no kernel for this version of the operator.
     No,
 }
@@ -184,14 +184,14 @@ pub(super) enum Found {
 /// runtime inserts.
 pub(super) fn find(version: Version, form: &Form, schema: &OpSchema) -> Found {
     let found = find_as(version, form, schema, |t| t);
-    if found != Found::NotForTypes {
-        return found;
-    }
     let widened = |t| match t {
         DataType::Float16 => DataType::Float,
         other => other,
     };
-    find_as(version, form, schema, widened)
+    match found {
+        Found::NotForTypes(_) => find_as(version, form, schema, widened),
+        found => found,
+    }
 }
 
 fn find_as(
@@ -204,24 +204,37 @@ fn find_as(
     let all = lines.map_or(&[][..], |l| &l.kernels).iter();
     let known_opset = form.number("opset").is_some();
     let since = schema.since_version;
-    let mut found = Found::No;
-    for kernel in all.filter(|k| is_in(&k.minors, version)) {
-        if known_opset && !kernel.computes(since) {
-            continue;
-        }
+    let fits = |k: &&Kernel| is_in(&k.minors, version) && (!known_opset || k.computes(since));
+    let mut perhaps = false;
+    let mut offered = Vec::new();
+    for kernel in all.filter(fits) {
         match kernel.takes(form, schema, &as_type) {
             Some(true) if known_opset => return Found::Yes,
-            Some(false) if found == Found::No => found = Found::NotForTypes,
-            Some(false) => {}
-            _ => found = Found::Perhaps,
+            Some(false) => offered.push(kernel.offers(schema)),
+            _ => perhaps = true,
         }
     }
-    found
+    match (perhaps, offered.is_empty()) {
+        (true, _) => Found::Perhaps,
+        (false, true) => Found::No,
+        (false, false) => Found::NotForTypes(offered.join("; or ")),
+    }
 }
 
 impl Kernel {
     fn computes(&self, since: i64) -> bool {
         self.first == since || self.last.is_some_and(|l| self.first <= since && since <= l)
+    }
+
+    /// The types it takes, for a message, under the names of the inputs.
+    fn offers(&self, schema: &OpSchema) -> String {
+        let inputs = self.types.iter().filter_map(|(variable, types)| {
+            let mut params = schema.inputs.iter();
+            let param = params.find(|p| p.type_str == *variable || p.name == *variable)?;
+            let types: Vec<&str> = types.split('|').collect();
+            Some(format!("`{}` {}", param.name, types.join(" or ")))
+        });
+        inputs.collect::<Vec<_>>().join(", ")
     }
 
     /// Whether it takes the types of `form`; `None` when they are not known.
@@ -271,7 +284,8 @@ mod tests {
                 .types(&[Uint8, w])
         };
         assert_eq!(at(23, conv(Uint8)), Found::Yes);
-        assert_eq!(at(23, conv(Int8)), Found::NotForTypes);
+        let offered = "`x` uint8, `w` uint8".to_owned();
+        assert_eq!(at(23, conv(Int8)), Found::NotForTypes(offered));
         assert_eq!(at(24, conv(Int8)), Found::Yes);
     }
 
@@ -280,7 +294,11 @@ mod tests {
         let conv = |t| Form::operator("", "Conv").opset(21).types(&[t, t]);
         assert_eq!(at(20, conv(Float)), Found::Yes);
         assert_eq!(at(20, conv(Float16)), Found::Yes);
-        assert_eq!(at(20, conv(DataType::Bfloat16)), Found::NotForTypes);
+        let offered = "`X` float".to_owned();
+        assert_eq!(
+            at(20, conv(DataType::Bfloat16)),
+            Found::NotForTypes(offered)
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! assert_eq!(because.target.to_string(), "onnxruntime@1.21");
 //! ```
 
+mod check;
 mod derive;
 mod form;
 mod kernels;
@@ -24,6 +25,7 @@ mod verdict;
 
 use std::fmt;
 
+pub use check::{Assessment, Finding, NotKnown, check};
 pub use form::{Facet, Form, ZeroPoints};
 pub use runtime::{Runtime, Target, Version};
 pub use table::{Effect, Row, rows};

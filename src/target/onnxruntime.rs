@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     infer::takes,
+    ir::DataType,
     schema::{self, OpSchema, ParamOption},
 };
 
@@ -25,22 +26,33 @@ pub(super) fn verdict(target: Target, form: &Form) -> Verdict {
         let opset = form.number("opset");
         return match opset.is_none_or(|o| o > newest) {
             true => unknown,
-            false => refused(target, "there is no such operator", String::new()),
+            false => refused(target, "", "there is no such operator", ""),
         };
     };
-    if let Some(wrong) = wrong_type(form, schema) {
-        return refused(target, wrong.0, wrong.1);
+    if schema.deprecated {
+        let since = schema.since_version;
+        let reason = format!("the operator ended with opset {since}");
+        return refused(target, form.describe(["opset"]), reason, "");
+    }
+    if let Some(wrong) = wrong_type(target, form, schema) {
+        return wrong;
     }
     match kernels::lack(target.version, form, schema) {
-        Some(lack) => lacking(target, form, lack),
+        Some(lack) => lacking(target, lack),
         None => kernel(target, form, schema),
     }
 }
 
-fn refused(target: Target, reason: impl Into<String>, instead: impl Into<String>) -> Verdict {
+fn refused(
+    target: Target,
+    found: impl Into<String>,
+    reason: impl Into<String>,
+    instead: impl Into<String>,
+) -> Verdict {
     Verdict::Refused(Because {
         target,
         effect: Effect::Refused,
+        found: found.into(),
         reason: reason.into(),
         instead: instead.into(),
         source: SOURCE.to_owned(),
@@ -48,23 +60,24 @@ fn refused(target: Target, reason: impl Into<String>, instead: impl Into<String>
 }
 
 /// An operand or result whose type the operator does not take, or that differs from another
-/// one with the same type variable: what was found and what was expected.
-fn wrong_type(form: &Form, schema: &OpSchema) -> Option<(String, String)> {
-    let mut variables: Vec<(&str, &str, crate::ir::DataType)> = Vec::new();
+/// one with the same type variable.
+fn wrong_type(target: Target, form: &Form, schema: &OpSchema) -> Option<Verdict> {
+    let mut variables: Vec<(&str, &str, DataType)> = Vec::new();
     for param in schema.inputs.iter().chain(&schema.outputs) {
         let Some(&Facet::Type(found)) = form.get(param.name) else {
             continue;
         };
         if !takes(param, found) {
             let types: Vec<&str> = param.types.tensors().map(|t| t.name()).collect();
-            let reason = format!("`{}` is {found}", param.name);
-            return Some((reason, types.join(" or ")));
+            let text = form.describe([param.name]);
+            let reason = "the operator does not take this type";
+            return Some(refused(target, text, reason, types.join(" or ")));
         }
-        let same = variables.iter().find(|v| v.0 == param.type_str);
-        match same {
+        match variables.iter().find(|v| v.0 == param.type_str) {
             Some(&(_, other, expected)) if expected != found => {
-                let reason = format!("`{}` is {found}, `{other}` {expected}", param.name);
-                return Some((reason, "one type for both".to_owned()));
+                let text = form.describe([param.name, other]);
+                let reason = "the operator takes one type for both";
+                return Some(refused(target, text, reason, ""));
             }
             Some(_) => {}
             None if matches!(param.option, ParamOption::Variadic { .. }) => {}
@@ -74,45 +87,35 @@ fn wrong_type(form: &Form, schema: &OpSchema) -> Option<(String, String)> {
     None
 }
 
-fn lacking(target: Target, form: &Form, lack: Lack) -> Verdict {
-    let version = target.version;
-    let op = form.op_type();
+fn lacking(target: Target, lack: Lack) -> Verdict {
     match lack {
-        Lack::Operator => refused(target, format!("version {version} has no {op}"), ""),
-        Lack::Attribute(name) => refused(
-            target,
-            format!("{op} of version {version} has no attribute `{name}`"),
-            format!("no `{name}`"),
-        ),
-        Lack::Inputs(n) => refused(
-            target,
-            format!("{op} of version {version} has {n} inputs"),
-            "no further inputs",
-        ),
+        Lack::Operator => refused(target, "", "this version does not have the operator", ""),
+        Lack::Attribute(name) => {
+            let reason = format!("this version has no attribute `{name}`");
+            refused(target, "", reason, format!("no `{name}`"))
+        }
+        Lack::Inputs(n) => {
+            let reason = format!("this version takes {n} inputs");
+            refused(target, "", reason, format!("at most {n} inputs"))
+        }
     }
 }
 
 fn kernel(target: Target, form: &Form, schema: &OpSchema) -> Verdict {
-    let found = kernels::find(target.version, form, schema);
-    let missing = match found {
-        Found::Yes => return Verdict::Runs,
-        Found::Perhaps => return Verdict::Unknown(target),
+    match kernels::find(target.version, form, schema) {
+        Found::Yes => Verdict::Runs,
+        Found::Perhaps => Verdict::Unknown(target),
         // The body of such an operator takes its place, and another device may have a kernel.
-        _ if schema.function || !target.runtime.has_cpu_kernels() => {
-            return Verdict::Unknown(target);
+        _ if schema.function || !target.runtime.has_cpu_kernels() => Verdict::Unknown(target),
+        Found::NotForTypes(offered) => {
+            let params = schema.inputs.iter().chain(&schema.outputs);
+            let typed = params.filter(|p| matches!(form.get(p.name), Some(Facet::Type(_))));
+            let found = form.describe(typed.map(|p| p.name));
+            refused(target, found, "there is no kernel for these types", offered)
         }
-        Found::NotForTypes => format!("no kernel for {}", types(form, schema)),
-        Found::No => "no kernel".to_owned(),
-    };
-    refused(target, missing, "")
-}
-
-/// The types of the operands, for a message: `x` uint8, `w` int8.
-fn types(form: &Form, schema: &OpSchema) -> String {
-    let params = schema.inputs.iter().chain(&schema.outputs);
-    let known = params.filter_map(|p| match form.get(p.name)? {
-        Facet::Type(t) => Some(format!("`{}` {t}", p.name)),
-        _ => None,
-    });
-    known.collect::<Vec<_>>().join(", ")
+        Found::No => {
+            let found = form.describe(["opset"]);
+            refused(target, found, "there is no kernel for this operator", "")
+        }
+    }
 }

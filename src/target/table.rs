@@ -260,6 +260,11 @@ impl Row {
         scope && self.versions.contains(target.version)
     }
 
+    /// Whether it is about the operator of `form`.
+    pub(super) fn is_of(&self, form: &Form) -> bool {
+        self.op_type == form.op_type() && self.domain == form.domain()
+    }
+
     /// Whether the condition holds; `None` when the form does not say.
     pub(super) fn matches(&self, form: &Form) -> Option<bool> {
         let mut all = Some(true);

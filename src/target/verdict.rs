@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::{
     Targets,
     form::Form,
+    onnxruntime,
     runtime::Target,
     table::{Effect, Row, Scope, table},
 };
@@ -16,6 +17,8 @@ pub struct Because {
     pub target: Target,
     /// What becomes of the node.
     pub effect: Effect,
+    /// What was found: the facets that decide, such as "`bits` 8"; may be empty.
+    pub found: String,
     /// What is the matter, one sentence without final stop.
     pub reason: String,
     /// What to use instead; may be empty.
@@ -59,7 +62,8 @@ impl Verdict {
             Verdict::Slow(_) => 1,
             Verdict::Unknown(_) => 2,
             Verdict::Wrong(_) => 3,
-            Verdict::Refused(_) => 4,
+            // That it is not even loaded is worse than an error later.
+            Verdict::Refused(b) => 4 + u8::from(b.effect == Effect::Refused),
         }
     }
 
@@ -83,22 +87,20 @@ impl Target {
     /// What this target does with `form`.
     pub fn verdict(self, form: &Form) -> Verdict {
         let rows = RowsOf::of(self, form);
-        let verdict = match rows.worst() {
-            Some(Verdict::Runs) if rows.undecided => Verdict::Unknown(self),
-            Some(verdict) => verdict,
-            None => Verdict::Unknown(self),
+        let worst = rows.worst(form);
+        let undecided = rows.undecided.then_some(Verdict::Unknown(self));
+        let by_rows = worst.into_iter().chain(undecided).reduce(Verdict::worse);
+        let registry = match self.runtime.is_onnxruntime() {
+            true => Some(onnxruntime::verdict(self, form)),
+            false => None,
         };
-        if !self.runtime.is_onnxruntime() {
-            return verdict;
-        }
-        let registry = super::onnxruntime::verdict(self, form);
-        match (rows.matched.is_empty(), &registry) {
-            // No row has anything against it.
-            (true, Verdict::Runs) if rows.undecided => Verdict::Unknown(self),
-            (true, _) => registry,
-            // What a row says is more than that there is no kernel for the CPU.
-            (false, Verdict::Unknown(_)) => verdict,
-            (false, _) => verdict.worse(registry),
+        match (by_rows, registry) {
+            (None, None) => Verdict::Unknown(self),
+            (Some(verdict), None) | (None, Some(verdict)) => verdict,
+            // That something is not known weighs less than that a row knows it, but more than
+            // that a kernel is registered.
+            (Some(verdict), Some(Verdict::Unknown(_))) => verdict,
+            (Some(verdict), Some(registry)) => verdict.worse(registry),
         }
     }
 }
@@ -107,7 +109,8 @@ impl Target {
 struct RowsOf {
     target: Target,
     matched: Vec<&'static Row>,
-    /// A row that is no `runs` matches if something holds that the form does not say.
+    /// Whether a row matches if something holds that the form does not say, or the device has
+    /// the operator and no row says that it has it in this form.
     undecided: bool,
 }
 
@@ -118,23 +121,30 @@ impl RowsOf {
             matched: Vec::new(),
             undecided: false,
         };
-        rows.add(form, |scope| scope == Scope::Only(target.runtime));
-        let own = !rows.matched.is_empty();
+        let own = Scope::Only(target.runtime);
+        rows.add(form, own);
+        // What the device has no kernel for at all runs on the CPU, under its rules.
+        let speaks = |row: &&Row| row.effect != Effect::Slow;
+        let here = rows.matched.iter().any(|row| speaks(&row));
+        let elsewhere = table()
+            .rows
+            .iter()
+            .filter(|r| r.scope == own && r.is_of(form));
+        let has = elsewhere.filter(speaks).count() > 0;
+        rows.undecided |= has && !here;
         if target.runtime.is_onnxruntime() {
-            rows.add(form, |scope| scope == Scope::Ort);
-            if !own {
-                rows.add(form, |scope| scope == Scope::Cpu);
+            rows.add(form, Scope::Ort);
+            if !has {
+                rows.add(form, Scope::Cpu);
             }
         }
         rows
     }
 
-    fn add(&mut self, form: &Form, scope: impl Fn(Scope) -> bool) {
-        for row in &table().rows {
-            let same = row.op_type == form.op_type() && row.domain == form.domain();
-            if !same || !scope(row.scope) || !row.versions.contains(self.target.version) {
-                continue;
-            }
+    fn add(&mut self, form: &Form, scope: Scope) {
+        let version = self.target.version;
+        let rows = table().rows.iter().filter(|r| r.scope == scope);
+        for row in rows.filter(|r| r.is_of(form) && r.versions.contains(version)) {
             match row.matches(form) {
                 Some(true) => self.matched.push(row),
                 Some(false) => {}
@@ -144,11 +154,12 @@ impl RowsOf {
     }
 
     /// The worst of the matching rows; `None` when there is none.
-    fn worst(&self) -> Option<Verdict> {
+    fn worst(&self, form: &Form) -> Option<Verdict> {
         let row = self.matched.iter().rev().max_by_key(|r| r.effect)?;
         let because = Because {
             target: self.target,
             effect: row.effect,
+            found: form.describe(row.facets()),
             reason: row.reason.to_owned(),
             instead: row.instead.to_owned(),
             source: row.source.to_owned(),
