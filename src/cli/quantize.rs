@@ -7,10 +7,11 @@ use onnxq::{
     Error, Result,
     pass::{Options, Pipeline},
     passes::REGISTRY,
+    target::Targets,
 };
 
 use super::{
-    Cx, ExitStatus, External,
+    Cx, ExitStatus, External, at_option,
     check::CheckArgs,
     context::{is_folder, output_path},
     job::{self, JobArgs, Variant},
@@ -51,6 +52,14 @@ pub(crate) struct QuantizeArgs {
     /// cache; example: --io-types half]
     #[arg(long, value_name = "WHICH", value_parser = ["keep", "half", "cache"])]
     io_types: Option<String>,
+    /// A runtime that has to run the result: forms are chosen, and weights left, accordingly; may be
+    /// repeated, and `onnxq targets` lists them [example: --target onnxruntime@1.20]
+    #[arg(long, value_name = "NAME[@VERSION]", value_delimiter = ',')]
+    target: Vec<String>,
+    /// What reads the codes of q2 and q4: the operators of ONNX Runtime (contrib), or the node as it
+    /// was behind a DequantizeLinear of opset 21 (qdq) [default: contrib; example: --format qdq]
+    #[arg(long, value_name = "FORM", value_parser = ["contrib", "qdq"])]
+    format: Option<String>,
     /// Only nodes whose name matches this glob; may be repeated [example: --include '*mlp*']
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
@@ -107,6 +116,7 @@ pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
 impl QuantizeArgs {
     /// The outputs that are asked for.
     fn variants(&self) -> Result<Vec<Variant<'_>>> {
+        Targets::parse(self.target.iter().map(String::as_str)).map_err(at_option("--target"))?;
         if let [_, _, ..] = self.dtype.as_slice()
             && let Some(output) = &self.output
             && !is_folder(output)
@@ -190,7 +200,7 @@ impl QuantizeArgs {
             .expect("int8-dynamic is registered");
         let mut options = Options::none(pass.options);
         options.set("weights", Some(weights))?;
-        self.names(&mut options)?;
+        self.common(&mut options)?;
         pipeline.push(pass, options)
     }
 
@@ -205,18 +215,24 @@ impl QuantizeArgs {
         if self.asymmetric {
             options.set("asymmetric", None)?;
         }
+        if let Some(format) = &self.format {
+            options.set("format", Some(format))?;
+        }
         if let Some(level) = &self.accuracy_level {
             options.set("accuracy-level", Some(level))?;
         }
-        self.names(&mut options)?;
+        self.common(&mut options)?;
         if self.job.write.external_data == External::Always {
             options.set("tie", Some("alias"))?;
         }
         pipeline.push(pass, options)
     }
 
-    /// Which weights are quantized at all.
-    fn names(&self, options: &mut Options) -> Result<()> {
+    /// Which weights are quantized at all, and what they must run on.
+    fn common(&self, options: &mut Options) -> Result<()> {
+        for target in &self.target {
+            options.set("target", Some(target))?;
+        }
         for glob in &self.include {
             options.set("include", Some(glob))?;
         }
