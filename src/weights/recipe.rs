@@ -2,14 +2,15 @@
 
 use std::{cell::RefCell, ops::Range};
 
-use half::{bf16, f16};
-
-use super::{Layout, MatrixView};
+use super::{
+    Layout, MatrixView,
+    constant::{round_to, to_f32},
+};
 use crate::{
     error::{Error, Result},
     ir::{Data, DataType, Produce},
     quant::{
-        self, BlockSpec, Matrix, Out, QuantizeError, Source, multiply_scales, quantize_columns,
+        BlockSpec, Matrix, Out, QuantizeError, Source, multiply_scales, quantize_columns,
         quantize_rows,
     },
 };
@@ -149,18 +150,8 @@ impl QuantizeBlocks {
             };
         };
         rounded.resize(bytes.len() / self.element() as usize, 0.0);
-        match self.stored {
-            DataType::Double => quant::f32_from_f64(bytes, rounded),
-            _ => quant::f32_from_le(bytes, rounded),
-        }
-        match to {
-            DataType::Float16 => rounded
-                .iter_mut()
-                .for_each(|x| *x = f16::from_f32(*x).to_f32()),
-            _ => rounded
-                .iter_mut()
-                .for_each(|x| *x = bf16::from_f32(*x).to_f32()),
-        }
+        to_f32(self.stored, bytes, rounded);
+        round_to(to, rounded);
         Source::F32(rounded)
     }
 
@@ -326,6 +317,8 @@ impl Produce for QuantizeBlocks {
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
+
     use super::*;
     use crate::{
         ir::{EntityId, ValueId},
