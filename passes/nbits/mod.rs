@@ -3,12 +3,13 @@
 mod commit;
 mod plan;
 
-use globset::GlobSet;
-
 use crate::{
     error::Result,
     ir::Model,
-    pass::{Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, plan_nodes},
+    pass::{
+        Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, Selection,
+        plan_nodes,
+    },
 };
 
 /// The registry's entry.
@@ -115,8 +116,7 @@ struct Nbits {
     block: usize,
     symmetric: bool,
     accuracy_level: i64,
-    include: Option<GlobSet>,
-    exclude: GlobSet,
+    selection: Selection,
     alias: bool,
     skip_nonfinite: bool,
 }
@@ -134,11 +134,7 @@ impl Nbits {
             block: options.int("block") as usize,
             symmetric: !options.flag("asymmetric"),
             accuracy_level,
-            include: options
-                .has("include")
-                .then(|| options.globs("include"))
-                .transpose()?,
-            exclude: options.globs("exclude")?,
+            selection: Selection::new(options)?,
             alias: options.choice("tie") == "alias",
             skip_nonfinite: options.choice("nonfinite") == "skip",
         })

@@ -4,6 +4,7 @@ mod manager;
 mod options;
 mod pipeline;
 mod rewrite;
+mod weights;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -11,6 +12,7 @@ pub use manager::{Instruments, PassManager, PassReport, PrintIr, Report};
 pub use options::{OptionInfo, OptionKind, Options};
 pub use pipeline::{Element, Pipeline, PipelineInfo, ROUNDS, Registry, Step};
 pub use rewrite::{Left, plan_nodes};
+pub use weights::{Selection, constant_weight, kept_float, other_operator};
 
 use crate::{
     error::Result,
@@ -153,6 +155,8 @@ pub enum Reason {
     Shared,
     /// Something else reads what the rewrite would no longer compute.
     ResultRead,
+    /// The quantized form would not be smaller.
+    NoGain,
 }
 
 impl Reason {
@@ -186,6 +190,7 @@ impl Reason {
             Reason::Contradiction => "contradiction",
             Reason::Shared => "shared",
             Reason::ResultRead => "result-read",
+            Reason::NoGain => "no-gain",
         }
     }
 }

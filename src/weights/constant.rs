@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 
+use super::Weight;
 use crate::{
     error::Result,
     ir::{AttributeValue, Data, DataType, Elements, Model, Tensor, ValueId},
@@ -133,4 +134,25 @@ pub(super) fn round_to(to: DataType, elements: &mut [f32]) {
             .iter_mut()
             .for_each(|x| *x = bf16::from_f32(*x).to_f32()),
     }
+}
+
+/// Whether `weight` holds NaN or infinity, as float. Reads all of it, in pieces.
+///
+/// # Errors
+/// It cannot be read.
+pub fn has_nonfinite(weight: &Weight) -> Result<bool> {
+    let element = (weight.stored.bits() / 8) as usize;
+    let mut bytes = vec![0; (1 << 20) / element * element];
+    let mut floats = vec![0.0; bytes.len() / element];
+    let len = weight.data.len();
+    for from in (0..len).step_by(bytes.len()) {
+        let count = (len - from).min(bytes.len() as u64) as usize;
+        let (bytes, floats) = (&mut bytes[..count], &mut floats[..count / element]);
+        weight.data.read_at(from, bytes)?;
+        to_f32(weight.stored, bytes, floats);
+        if quant::first_nonfinite(floats).is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
