@@ -21,7 +21,7 @@ const TILE: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct EightBits {
     source: Arc<Source>,
-    codes: Tensor,
+    codes: Data,
 }
 
 /// How the channels of a weight lie in memory: one scale for each index along `axes` of the weight
@@ -72,8 +72,8 @@ fn stored_order(weight: &Weight) -> Option<Vec<usize>> {
 
 impl EightBits {
     /// Quantizes `weight`, which has elements and is called `name` in messages, with one scale for
-    /// each index along `axes`; scales are multiplied by `factor`. `None` when channels or
-    /// elements lie in no regular way.
+    /// each index along `axes`; scales are multiplied by `factor`. `None` when the channels lie in
+    /// no regular way.
     pub fn new(
         name: &str,
         weight: &Weight,
@@ -83,7 +83,7 @@ impl EightBits {
     ) -> Option<EightBits> {
         let channels = channels_of(weight, axes)?;
         let source = Arc::new(Source::new(name, weight, channels, spec, factor));
-        let codes = rearranged(weight, Computed::of(&source, Output::Codes), source.dtype())?;
+        let codes = Computed::of(&source, Output::Codes);
         Some(EightBits { source, codes })
     }
 
@@ -92,9 +92,11 @@ impl EightBits {
         self.source.count()
     }
 
-    /// The codes, with the extents of the operand: int8 or uint8.
-    pub fn codes(&self) -> Tensor {
-        self.codes.clone()
+    /// The codes, int8 or uint8, with the extents and in the order of `weight`: the one that was
+    /// quantized, or another view of the same constant. `None` when they would have to be
+    /// rearranged in a way that no recipe does.
+    pub fn codes(&self, weight: &Weight) -> Option<Tensor> {
+        rearranged(weight, self.codes.clone(), self.source.dtype())
     }
 
     /// The scales as float, with the extents `dims`, in the order of the channels.

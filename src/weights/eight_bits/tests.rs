@@ -121,7 +121,7 @@ fn every_layout_is_what_the_definition_says() {
             let (codes, scales, zero_points) = expected(&weight, axes, spec);
             let count = made.channels() as i64;
             let found = (
-                bytes(&made.codes()),
+                bytes(&made.codes(&weight).unwrap()),
                 bytes(&made.scales(vec![count])),
                 bytes(&made.zero_points(vec![count])),
             );
@@ -140,7 +140,7 @@ fn tiles_and_any_range_agree_on_many_threads() {
     let dims = [1700, 1301];
     let weight = operand(&dims, &[0, 1], floats(&dims), DataType::Float);
     let made = EightBits::new("W", &weight, &[1], spec(true, true), 1.0).unwrap();
-    let codes = made.codes();
+    let codes = made.codes(&weight).unwrap();
     let Some(Data::Computed { recipe, .. }) = codes.data() else {
         panic!("a recipe")
     };
@@ -175,7 +175,10 @@ fn narrow_weights_have_float_scales() {
     let made = EightBits::new("W", &weight, &[1], spec(true, true), 1.0).unwrap();
     let (codes, scales, _) = expected(&weight, &[1], spec(true, true));
     assert_eq!(
-        (bytes(&made.codes()), bytes(&made.scales(vec![5]))),
+        (
+            bytes(&made.codes(&weight).unwrap()),
+            bytes(&made.scales(vec![5]))
+        ),
         (codes, scales)
     );
 }
@@ -206,7 +209,7 @@ fn what_is_not_finite_is_named() {
     }
     let weight = operand(&[700, 800], &[0, 1], source, DataType::Float);
     let made = EightBits::new("W", &weight, &[1], spec(true, true), 1.0).unwrap();
-    for output in [made.codes(), made.scales(vec![800])] {
+    for output in [made.codes(&weight).unwrap(), made.scales(vec![800])] {
         let error = output.data().unwrap().read_all().unwrap_err();
         assert!(
             error
