@@ -16,6 +16,7 @@ mod fuse_reduce;
 mod identity;
 mod infer_shapes;
 mod inline_functions;
+mod int8_dynamic;
 mod nbits;
 mod reassociate;
 mod share_weights;
@@ -42,6 +43,7 @@ pub static PASSES: &[&PassInfo] = &[
     &fuse_gemm::INFO,
     &fp16::INFO,
     &nbits::INFO,
+    &int8_dynamic::INFO,
 ];
 
 /// All named pipelines.

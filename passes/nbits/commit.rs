@@ -17,7 +17,7 @@ use crate::{
         Attribute, AttributeValue, Data, DataType, Model, Node, NodeId, Produce, Tensor, ValueId,
         edit::{Chain, Edit, remove_unused},
     },
-    pass::{PassContext, QuantizedWeight, Reason, Remark},
+    pass::{PassContext, QuantizedWeight, Reason, Remark, kept_float},
     quant::{BlockSpec, ScaleType},
     weights::{CODES, Layout, MatrixView, QuantizeBlocks, SCALES, ZERO_POINTS},
 };
@@ -369,13 +369,6 @@ impl Nbits {
 
     /// What was quantized, and which originals something else still reads.
     pub(super) fn report(&self, model: &Model, groups: &[Group], cx: &mut PassContext) {
-        let listed = |v: ValueId| {
-            let graph = &model.graphs[model.home(v)];
-            match model.producer(v) {
-                Some(node) => graph.nodes.contains(&node),
-                None => graph.initializers.contains(&v),
-            }
-        };
         for group in groups {
             let matrix = &group.matrix;
             let (n, k, spec) = (matrix.n as usize, matrix.k as usize, &group.spec);
@@ -396,22 +389,10 @@ impl Nbits {
                 bytes_before: matrix.weight.bytes(),
                 bytes_after: after as u64,
             });
-            if listed(group.key.root) {
-                let first = *nodes().next().expect("a group has a node");
-                let message = format!(
-                    "weight `{}` was quantized, but something else still reads the original",
-                    model.values[group.key.root].name
-                );
-                let bytes = matrix.weight.bytes();
-                cx.remarks.push(Remark::new(
-                    model,
-                    INFO.name,
-                    first,
-                    Reason::KeptFloat,
-                    message,
-                    bytes,
-                ));
-            }
+            let first = *nodes().next().expect("a group has a node");
+            let bytes = matrix.weight.bytes();
+            cx.remarks
+                .extend(kept_float(model, INFO.name, first, group.key.root, bytes));
         }
     }
 }

@@ -6,12 +6,13 @@ mod qdq;
 mod runs;
 mod spelled;
 
-use globset::GlobSet;
-
 use crate::{
     error::Result,
     ir::Model,
-    pass::{Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, plan_nodes},
+    pass::{
+        Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, Selection,
+        plan_nodes,
+    },
     target::Targets,
 };
 
@@ -134,8 +135,7 @@ struct Nbits {
     symmetric: bool,
     qdq: bool,
     accuracy_level: i64,
-    include: Option<GlobSet>,
-    exclude: GlobSet,
+    selection: Selection,
     alias: bool,
     targets: Targets,
     skip_nonfinite: bool,
@@ -155,11 +155,7 @@ impl Nbits {
             symmetric: !options.flag("asymmetric"),
             qdq: options.choice("format") == "qdq",
             accuracy_level,
-            include: options
-                .has("include")
-                .then(|| options.globs("include"))
-                .transpose()?,
-            exclude: options.globs("exclude")?,
+            selection: Selection::new(options)?,
             alias: options.choice("tie") == "alias",
             targets: Targets::parse(options.list("target"))?,
             skip_nonfinite: options.choice("nonfinite") == "skip",

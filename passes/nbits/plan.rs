@@ -1,17 +1,12 @@
 //! What to do with a node: decided from the model, which stays as it is.
 
-use super::Nbits;
+use super::{INFO, Nbits};
 use crate::{
     error::Result,
     ir::{Constant, DataType, Dim, DimSize, Model, NodeId, ValueId},
-    pass::{Left, Reason},
-    quant,
+    pass::{Left, Reason, constant_weight, other_operator},
     weights::{self, Layout, MatrixView, Untraceable, trace},
 };
-
-/// Constants below this many elements are not worth a remark when their operator has no
-/// quantized form: norms, biases, scalars.
-const REMARK_FROM: u64 = 4096;
 
 /// Before it, the operators that go around the new node (Add, Cast, Reshape) have other
 /// forms, and no ONNX Runtime has kernels for them.
@@ -79,7 +74,7 @@ impl Nbits {
             "MatMul" if n.domain().is_empty() => self.plan_matmul(model, node),
             "Gemm" if n.domain().is_empty() => self.plan_gemm(model, node),
             "Gather" if n.domain().is_empty() => self.plan_gather(model, node),
-            _ => Err(other_operator(model, node)),
+            _ => Err(left_operator(model, node)),
         }
     }
 
@@ -91,27 +86,14 @@ impl Nbits {
         operand: ValueId,
         n_axis: usize,
     ) -> Step<MatrixView> {
-        let weight = match trace(model, operand)? {
-            Ok(weight) => weight,
-            Err(why) => return Err(untraceable(model, operand, &why)),
-        };
+        let weight = constant_weight(model, INFO.name, operand)?;
         let bytes = weight.bytes();
         let opset = model.opset(model.nodes[node].graph, "").unwrap_or(1);
         if opset < OLDEST_OPSET {
             let message = format!("the model has opset {opset}, expected {OLDEST_OPSET} or newer");
             return decline(Reason::Opset, message, bytes);
         }
-        let name = model.nodes[node].name.as_deref().unwrap_or_default();
-        if self.exclude.is_match(name) {
-            return decline(Reason::Excluded, "excluded by name", bytes);
-        }
-        if self.include.as_ref().is_some_and(|set| !set.is_match(name)) {
-            return decline(
-                Reason::NotIncluded,
-                "not among the names to quantize",
-                bytes,
-            );
-        }
+        self.selection.check(model, node, bytes)?;
         let root = &model.values[weight.root].name;
         let dims = weight.dims.clone();
         let Some(matrix) = MatrixView::new(weight, n_axis) else {
@@ -128,7 +110,7 @@ impl Nbits {
         if self.qdq {
             decodable(model, &matrix)?;
         }
-        if self.skip_nonfinite && has_nonfinite(&matrix)? {
+        if self.skip_nonfinite && weights::has_nonfinite(&matrix.weight)? {
             let message = format!("weight `{root}` holds NaN or infinity");
             return decline(Reason::NonFinite, message, bytes);
         }
@@ -302,36 +284,6 @@ impl Nbits {
     }
 }
 
-fn untraceable(model: &Model, operand: ValueId, why: &Untraceable) -> Left {
-    let name = &model.values[operand].name;
-    match why {
-        Untraceable::NotConstant => Left::declined(
-            Reason::WeightNotConstant,
-            format!("operand `{name}` is not constant"),
-            0,
-        ),
-        Untraceable::Overridable => {
-            let bytes = model.tensor(operand).map_or(0, |t| t.byte_len());
-            let message = format!(
-                "weight `{name}` is a graph input too, so callers may replace it; expected an initializer alone"
-            );
-            Left::declined(Reason::Overridable, message, bytes)
-        }
-        Untraceable::Dtype(dtype) => {
-            let bytes = weights::source_tensor(model, operand).map_or(0, |t| t.byte_len());
-            let message = format!(
-                "weight `{name}` is {dtype}; nbits takes float, float16, bfloat16 and double"
-            );
-            Left::declined(Reason::Dtype, message, bytes)
-        }
-        Untraceable::Rearranged(op) => Left::declined(
-            Reason::Rank,
-            format!("the constant behind `{name}` goes through {op}"),
-            0,
-        ),
-    }
-}
-
 /// Declines where the codes cannot stand in the place of the stored elements: these are cast on the way, or
 /// lie there in another shape than that of the matrix.
 fn decodable(model: &Model, matrix: &MatrixView) -> Step<()> {
@@ -360,27 +312,13 @@ fn decodable(model: &Model, matrix: &MatrixView) -> Step<()> {
     }
 }
 
-/// A float constant of some size under an operator without quantized form.
-fn other_operator(model: &Model, node: NodeId) -> Left {
+/// Operators that have a quantized form already are no news.
+fn left_operator(model: &Model, node: NodeId) -> Left {
     let n = &model.nodes[node];
     let quantized = ["MatMulNBits", "GatherBlockQuantized"];
-    if n.domain() == "com.microsoft" && quantized.contains(&&*n.op_type) {
-        return Left::Ignored;
-    }
-    if n.is("Constant") || weights::rearranges(n) {
-        return Left::Ignored;
-    }
-    let large = n.inputs.iter().flatten().filter_map(|&v| {
-        let tensor = weights::source_tensor(model, v)?;
-        let large = tensor.dtype.is_float() && tensor.element_count() >= Some(REMARK_FROM);
-        large.then(|| tensor.byte_len())
-    });
-    match large.sum() {
-        0 => Left::Ignored,
-        bytes => {
-            let message = format!("{} has no block-quantized form", n.op_type);
-            Left::declined(Reason::Operator, message, bytes)
-        }
+    match n.domain() == "com.microsoft" && quantized.contains(&&*n.op_type) {
+        true => Left::Ignored,
+        false => other_operator(model, node, "block-quantized"),
     }
 }
 
@@ -452,28 +390,4 @@ fn addend(model: &Model, c: ValueId, beta: f32, matrix: &MatrixView) -> Result<A
         Some(row) => Addend::Row(row.iter().map(|x| x * beta).collect()),
         None => dynamic,
     })
-}
-
-/// Reads the whole weight.
-fn has_nonfinite(matrix: &MatrixView) -> Result<bool> {
-    let weight = &matrix.weight;
-    let element = (weight.stored.bits() / 8) as usize;
-    let mut bytes = vec![0; (1 << 20) / element * element];
-    let mut floats = vec![0.0; bytes.len() / element];
-    let len = weight.data.len();
-    for from in (0..len).step_by(bytes.len()) {
-        let count = (len - from).min(bytes.len() as u64) as usize;
-        let (bytes, floats) = (&mut bytes[..count], &mut floats[..count / element]);
-        weight.data.read_at(from, bytes)?;
-        match weight.stored {
-            DataType::Float => quant::f32_from_le(bytes, floats),
-            DataType::Float16 => quant::f32_from_f16(bytes, floats),
-            DataType::Bfloat16 => quant::f32_from_bf16(bytes, floats),
-            _ => quant::f32_from_f64(bytes, floats),
-        }
-        if quant::first_nonfinite(floats).is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

@@ -4,6 +4,7 @@ mod manager;
 mod options;
 mod pipeline;
 mod rewrite;
+mod weights;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -11,6 +12,7 @@ pub use manager::{Instruments, PassManager, PassReport, PrintIr, Report};
 pub use options::{OptionInfo, OptionKind, Options};
 pub use pipeline::{Element, Pipeline, PipelineInfo, ROUNDS, Registry, Step};
 pub use rewrite::{Left, plan_nodes};
+pub use weights::{Selection, constant_weight, kept_float, other_operator};
 
 use crate::{
     error::Result,
@@ -155,6 +157,8 @@ pub enum Reason {
     ResultRead,
     /// A runtime that the user named does not run the result, or it is not known to.
     Target,
+    /// The quantized form would not be smaller.
+    NoGain,
 }
 
 impl Reason {
@@ -189,6 +193,7 @@ impl Reason {
             Reason::Shared => "shared",
             Reason::ResultRead => "result-read",
             Reason::Target => "target",
+            Reason::NoGain => "no-gain",
         }
     }
 }

@@ -20,6 +20,7 @@
 //! rows of N and all of K. The outputs of a panel are contiguous, so panels can be
 //! quantized in any order and on any thread. Memory: about 150 KiB of stack per call.
 
+mod channels;
 mod columns;
 mod convert;
 mod dequantize;
@@ -32,6 +33,9 @@ mod rtn_ref;
 mod scales;
 mod spec;
 
+pub use channels::{
+    ChannelParams, ChannelSpec, Range, encode_columns, encode_run, range_of, ranges_of_columns,
+};
 pub use convert::{
     count_beyond_f16, f16_from_f32, f32_from_bf16, f32_from_f16, f32_from_f64, f32_from_le,
     first_nonfinite,

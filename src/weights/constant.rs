@@ -1,5 +1,8 @@
 //! Small constants, read at once: shapes, axes, biases.
 
+use half::{bf16, f16};
+
+use super::Weight;
 use crate::{
     error::Result,
     ir::{AttributeValue, Data, DataType, Elements, Model, Tensor, ValueId},
@@ -102,12 +105,54 @@ pub fn float_elements(tensor: &Tensor) -> Result<Option<Vec<f32>>> {
 pub(crate) fn float_data(data: &Data, dtype: DataType) -> Result<Vec<f32>> {
     let bytes = data.read_all()?;
     let mut out = vec![0.0; (bytes.len() as u64 * 8 / dtype.bits()) as usize];
+    to_f32(dtype, &bytes, &mut out);
+    Ok(out)
+}
+
+/// Elements of the floating-point type `dtype` as f32, as many as `out` holds; a double is
+/// rounded.
+///
+/// # Panics
+/// When `dtype` is no floating-point type that weights come in.
+pub(super) fn to_f32(dtype: DataType, bytes: &[u8], out: &mut [f32]) {
     match dtype {
-        DataType::Float => quant::f32_from_le(&bytes, &mut out),
-        DataType::Float16 => quant::f32_from_f16(&bytes, &mut out),
-        DataType::Bfloat16 => quant::f32_from_bf16(&bytes, &mut out),
-        DataType::Double => quant::f32_from_f64(&bytes, &mut out),
+        DataType::Float => quant::f32_from_le(bytes, out),
+        DataType::Float16 => quant::f32_from_f16(bytes, out),
+        DataType::Bfloat16 => quant::f32_from_bf16(bytes, out),
+        DataType::Double => quant::f32_from_f64(bytes, out),
         other => panic!("{other} is no floating-point type of weights"),
     }
-    Ok(out)
+}
+
+/// Rounds to the narrow type `to`, float16 or bfloat16, and back.
+pub(super) fn round_to(to: DataType, elements: &mut [f32]) {
+    match to {
+        DataType::Float16 => elements
+            .iter_mut()
+            .for_each(|x| *x = f16::from_f32(*x).to_f32()),
+        _ => elements
+            .iter_mut()
+            .for_each(|x| *x = bf16::from_f32(*x).to_f32()),
+    }
+}
+
+/// Whether `weight` holds NaN or infinity, as float. Reads all of it, in pieces.
+///
+/// # Errors
+/// It cannot be read.
+pub fn has_nonfinite(weight: &Weight) -> Result<bool> {
+    let element = (weight.stored.bits() / 8) as usize;
+    let mut bytes = vec![0; (1 << 20) / element * element];
+    let mut floats = vec![0.0; bytes.len() / element];
+    let len = weight.data.len();
+    for from in (0..len).step_by(bytes.len()) {
+        let count = (len - from).min(bytes.len() as u64) as usize;
+        let (bytes, floats) = (&mut bytes[..count], &mut floats[..count / element]);
+        weight.data.read_at(from, bytes)?;
+        to_f32(weight.stored, bytes, floats);
+        if quant::first_nonfinite(floats).is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

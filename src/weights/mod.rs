@@ -2,6 +2,7 @@
 //! them, and as the recipes that quantize them, scale them or make them narrower.
 
 mod constant;
+mod eight_bits;
 mod evaluated;
 mod floats;
 mod linear_blocks;
@@ -15,7 +16,8 @@ mod transposed;
 
 #[cfg(feature = "eval")]
 pub(crate) use constant::float_data;
-pub use constant::{float_elements, int_elements, small_elements, source_tensor};
+pub use constant::{float_elements, has_nonfinite, int_elements, small_elements, source_tensor};
+pub use eight_bits::{EightBits, channels_of};
 pub use evaluated::{evaluated, steps, streamed};
 pub use floats::{float_tensor, read_floats, small_floats};
 pub use linear_blocks::QuantizeLinearBlocks;

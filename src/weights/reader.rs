@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use half::{bf16, f16};
-
-use super::{Layout, MatrixView};
+use super::{
+    Layout, MatrixView,
+    constant::{round_to, to_f32},
+};
 use crate::{
     error::{Error, Result},
     ir::{Data, DataType},
-    quant::{self, QuantizeError, Source},
+    quant::{QuantizeError, Source},
 };
 
 /// The elements of a matrix where they are stored, and how to speak of them.
@@ -78,18 +79,8 @@ impl MatrixReader {
             };
         };
         rounded.resize(bytes.len() / self.element() as usize, 0.0);
-        match self.stored {
-            DataType::Double => quant::f32_from_f64(bytes, rounded),
-            _ => quant::f32_from_le(bytes, rounded),
-        }
-        match to {
-            DataType::Float16 => rounded
-                .iter_mut()
-                .for_each(|x| *x = f16::from_f32(*x).to_f32()),
-            _ => rounded
-                .iter_mut()
-                .for_each(|x| *x = bf16::from_f32(*x).to_f32()),
-        }
+        to_f32(self.stored, bytes, rounded);
+        round_to(to, rounded);
         Source::F32(rounded)
     }
 

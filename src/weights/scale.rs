@@ -17,7 +17,7 @@ use crate::{
 const TILE: u64 = 1 << 17;
 
 /// Which channel each element of a weight belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Channels {
     /// Neighbouring elements that belong to the same channel.
     pub run: u64,
@@ -28,12 +28,13 @@ pub struct Channels {
 }
 
 impl Channels {
-    fn of(&self, element: u64) -> u64 {
+    /// The channel of an element.
+    pub(super) fn of(&self, element: u64) -> u64 {
         element / self.group * self.count + element / self.run % self.count
     }
 
     /// Calls `each` with the channel and the places of every run among `elements`.
-    fn runs(&self, elements: Range<u64>, mut each: impl FnMut(usize, Range<usize>)) {
+    pub(super) fn runs(&self, elements: Range<u64>, mut each: impl FnMut(usize, Range<usize>)) {
         let mut at = elements.start;
         while at < elements.end {
             let end = ((at / self.run + 1) * self.run).min(elements.end);

@@ -1,0 +1,140 @@
+//! `MatMul` and `Gemm`.
+
+use super::{
+    Int8,
+    plan::{Kind, Look, Operand, Plan, Product, Step, activation_fits, decline, enough_terms},
+};
+use crate::{
+    ir::{NodeId, ValueId},
+    pass::{Left, Reason},
+    quant::ChannelSpec,
+    weights::Weight,
+};
+
+impl Int8 {
+    pub(super) fn plan_matmul(&self, look: Look<'_>, node: NodeId) -> Step<Plan> {
+        let n = &look.model.nodes[node];
+        let (Some(a), Some(b)) = (n.input(0), n.input(1)) else {
+            return Err(Left::Ignored);
+        };
+        let not_on_right = match self.weight(look, node, b) {
+            Ok(weight) => return self.on_the_right(look, node, a, weight),
+            Err(why) => why,
+        };
+        let weight = match self.weight(look, node, a) {
+            Ok(weight) => weight,
+            // Neither operand is constant: what the right one is decides the message.
+            Err(Left::Declined {
+                reason: Reason::WeightNotConstant,
+                ..
+            }) => return Err(not_on_right),
+            Err(why) => return Err(why),
+        };
+        let rank = weight.dims.len();
+        if rank < 2 {
+            return vector(&weight);
+        }
+        enough_terms(weight.dims[rank - 1], weight.bytes())?;
+        let axis = look.rank(b).map_or(1, |rank| rank.min(2));
+        activation_fits(look, b, axis, weight.dims[rank - 1], &weight)?;
+        self.stored(weight, (0..rank - 1).collect(), 0)
+    }
+
+    /// `x * weight`.
+    fn on_the_right(&self, look: Look<'_>, node: NodeId, x: ValueId, weight: Weight) -> Step<Plan> {
+        let rank = weight.dims.len();
+        if rank < 2 {
+            return vector(&weight);
+        }
+        let terms = weight.dims[rank - 2];
+        enough_terms(terms, weight.bytes())?;
+        activation_fits(look, x, 1, terms, &weight)?;
+        let axes = columns(&weight);
+        if !self.computes_on_integers(look, node, terms) {
+            return self.stored(weight, axes, 1);
+        }
+        Ok(Plan {
+            kind: Kind::Product(Product {
+                gemm: false,
+                x,
+                transpose_x: false,
+                addend: None,
+            }),
+            weights: vec![self.operand(weight, axes, self.product_spec())?],
+        })
+    }
+
+    pub(super) fn plan_gemm(&self, look: Look<'_>, node: NodeId) -> Step<Plan> {
+        let n = &look.model.nodes[node];
+        let (Some(x), Some(b)) = (n.input(0), n.input(1)) else {
+            return Err(Left::Ignored);
+        };
+        let attributes = (
+            n.int("transA", 0),
+            n.int("transB", 0),
+            n.float("alpha", 1.0),
+            n.float("beta", 1.0),
+        );
+        let (Some(trans_a), Some(trans_b), Some(alpha), Some(beta)) = attributes else {
+            let message = "an attribute refers to the caller of the function";
+            return decline(Reason::Attribute, message, 0);
+        };
+        let weight = self.weight(look, node, b)?;
+        let bytes = weight.bytes();
+        if weight.dims.len() != 2 {
+            let message = format!("B has shape {:?}; Gemm takes a matrix", weight.dims);
+            return decline(Reason::Rank, message, bytes);
+        }
+        if !alpha.is_finite() || !beta.is_finite() || alpha == 0.0 {
+            let message = format!("alpha is {alpha} and beta {beta}; expected finite, alpha not 0");
+            return decline(Reason::Attribute, message, bytes);
+        }
+        let (k_axis, n_axis) = if trans_b == 0 { (0, 1) } else { (1, 0) };
+        let terms = weight.dims[k_axis];
+        enough_terms(terms, bytes)?;
+        activation_fits(look, x, if trans_a == 0 { 1 } else { 2 }, terms, &weight)?;
+        if !self.computes_on_integers(look, node, terms) {
+            return self.stored(weight, vec![n_axis], 1);
+        }
+        let weight = permuted(&weight, &[k_axis, n_axis]);
+        let mut operand: Operand = self.operand(weight, vec![1], self.product_spec())?;
+        operand.factor = alpha;
+        Ok(Plan {
+            kind: Kind::Product(Product {
+                gemm: true,
+                x,
+                transpose_x: trans_a != 0,
+                addend: n.input(2).filter(|_| beta != 0.0).map(|c| (c, beta)),
+            }),
+            weights: vec![operand],
+        })
+    }
+
+    /// The codes that MatMulInteger multiplies.
+    fn product_spec(&self) -> ChannelSpec {
+        ChannelSpec {
+            signed: self.signed != Some(false),
+            symmetric: self.symmetric,
+            reduced: self.reduced,
+        }
+    }
+}
+
+fn vector<T>(weight: &Weight) -> Step<T> {
+    let message = format!("the weight has shape {:?}; expected a matrix", weight.dims);
+    decline(Reason::Rank, message, weight.bytes())
+}
+
+/// The axes of the columns of a matrix, or of matrices: all but the last but one.
+fn columns(weight: &Weight) -> Vec<usize> {
+    let rank = weight.dims.len();
+    (0..rank).filter(|&a| a != rank - 2).collect()
+}
+
+/// `weight` with its axes in the order `perm`.
+pub(super) fn permuted(weight: &Weight, perm: &[usize]) -> Weight {
+    let mut out = weight.clone();
+    out.dims = perm.iter().map(|&a| weight.dims[a]).collect();
+    out.strides = perm.iter().map(|&a| weight.strides[a]).collect();
+    out
+}

@@ -1,0 +1,61 @@
+//! `LSTM`, `GRU` and `RNN`.
+
+use super::{
+    Int8,
+    plan::{Kind, Look, Plan, Step, decline},
+    product::permuted,
+};
+use crate::{
+    ir::{DataType, NodeId},
+    pass::{Left, Reason},
+    quant::ChannelSpec,
+    weights::Weight,
+};
+
+impl Int8 {
+    pub(super) fn plan_recurrent(&self, look: Look<'_>, node: NodeId) -> Step<Plan> {
+        let n = &look.model.nodes[node];
+        let (Some(w), Some(r)) = (n.input(1), n.input(2)) else {
+            return Err(Left::Ignored);
+        };
+        let both = [self.weight(look, node, w)?, self.weight(look, node, r)?];
+        for weight in &both {
+            if weight.dims.len() != 3 {
+                let message = format!(
+                    "a weight has shape {:?}; expected [directions, gates, terms]",
+                    weight.dims
+                );
+                return decline(Reason::Rank, message, weight.bytes());
+            }
+        }
+        let float = both.iter().all(|weight| weight.dtype == DataType::Float);
+        if n.is("LSTM") && float && n.int("layout", 0) == Some(0) {
+            return self.lstm(both);
+        }
+        let spec = self.stored_spec();
+        let weights = both
+            .into_iter()
+            .map(|weight| self.operand(weight, vec![0, 1], spec));
+        Ok(Plan {
+            kind: Kind::Stored(vec![1, 2]),
+            weights: weights.collect::<Step<_>>()?,
+        })
+    }
+
+    /// `DynamicQuantizeLSTM` takes both weights transposed, `[directions, terms, gates]`.
+    fn lstm(&self, both: [Weight; 2]) -> Step<Plan> {
+        let spec = ChannelSpec {
+            reduced: self.reduced,
+            ..self.stored_spec()
+        };
+        let weights = both.iter().map(|weight| {
+            let weight = permuted(weight, &[0, 2, 1]);
+            let axes = vec![0, 2];
+            self.operand(weight, axes, spec)
+        });
+        Ok(Plan {
+            kind: Kind::Lstm,
+            weights: weights.collect::<Step<_>>()?,
+        })
+    }
+}

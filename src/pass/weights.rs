@@ -1,0 +1,133 @@
+//! What passes that quantize weights have in common.
+
+use globset::GlobSet;
+
+use super::{Left, Options, Reason, Remark};
+use crate::{
+    error::Result,
+    ir::{Model, NodeId, ValueId},
+    weights::{self, Untraceable, Weight, trace},
+};
+
+/// Constants below this many elements are not worth a remark when their operator has no
+/// quantized form: norms, biases, scalars.
+const REMARK_FROM: u64 = 4096;
+
+/// The nodes that the user named by the options `include` and `exclude`.
+pub struct Selection {
+    include: Option<GlobSet>,
+    exclude: GlobSet,
+}
+
+impl Selection {
+    /// Of the options of a pass that declares both.
+    ///
+    /// # Errors
+    /// A glob is none.
+    pub fn new(options: &Options) -> Result<Selection> {
+        let include = options.has("include").then(|| options.globs("include"));
+        Ok(Selection {
+            include: include.transpose()?,
+            exclude: options.globs("exclude")?,
+        })
+    }
+
+    /// Declines a node that the user does not want; `bytes` of its weight stay.
+    ///
+    /// # Errors
+    /// The node is declined.
+    pub fn check(&self, model: &Model, node: NodeId, bytes: u64) -> Result<(), Left> {
+        let name = model.nodes[node].name.as_deref().unwrap_or_default();
+        if self.exclude.is_match(name) {
+            let message = "excluded by name";
+            return Err(Left::declined(Reason::Excluded, message, bytes));
+        }
+        if self.include.as_ref().is_some_and(|set| !set.is_match(name)) {
+            let message = "not among the names to quantize";
+            return Err(Left::declined(Reason::NotIncluded, message, bytes));
+        }
+        Ok(())
+    }
+}
+
+/// The constant behind `operand`.
+///
+/// # Errors
+/// There is none that can be quantized, or a small constant on the way cannot be read.
+pub fn constant_weight(model: &Model, pass: &str, operand: ValueId) -> Result<Weight, Left> {
+    trace(model, operand)?.map_err(|why| untraceable(model, pass, operand, &why))
+}
+
+fn untraceable(model: &Model, pass: &str, operand: ValueId, why: &Untraceable) -> Left {
+    let name = &model.values[operand].name;
+    match why {
+        Untraceable::NotConstant => Left::declined(
+            Reason::WeightNotConstant,
+            format!("operand `{name}` is not constant"),
+            0,
+        ),
+        Untraceable::Overridable => {
+            let bytes = model.tensor(operand).map_or(0, |t| t.byte_len());
+            let message = format!(
+                "weight `{name}` is a graph input too, so callers may replace it; expected an initializer alone"
+            );
+            Left::declined(Reason::Overridable, message, bytes)
+        }
+        Untraceable::Dtype(dtype) => {
+            let bytes = weights::source_tensor(model, operand).map_or(0, |t| t.byte_len());
+            let message = format!(
+                "weight `{name}` is {dtype}; {pass} takes float, float16, bfloat16 and double"
+            );
+            Left::declined(Reason::Dtype, message, bytes)
+        }
+        Untraceable::Rearranged(op) => Left::declined(
+            Reason::Rank,
+            format!("the constant behind `{name}` goes through {op}"),
+            0,
+        ),
+    }
+}
+
+/// Why a node whose operator has no quantized form is left: for a reason if it reads a float
+/// constant of some size. `kind` is of which form it has none.
+pub fn other_operator(model: &Model, node: NodeId, kind: &str) -> Left {
+    let n = &model.nodes[node];
+    if n.is("Constant") || weights::rearranges(n) {
+        return Left::Ignored;
+    }
+    let large = n.inputs.iter().flatten().filter_map(|&v| {
+        let tensor = weights::source_tensor(model, v)?;
+        let large = tensor.dtype.is_float() && tensor.element_count() >= Some(REMARK_FROM);
+        large.then(|| tensor.byte_len())
+    });
+    match large.sum() {
+        0 => Left::Ignored,
+        bytes => {
+            let message = format!("{} has no {kind} form", n.op_type);
+            Left::declined(Reason::Operator, message, bytes)
+        }
+    }
+}
+
+/// That something else still reads `root`, of so many bytes, although it was quantized for
+/// `node`; `None` when nothing does.
+pub fn kept_float(
+    model: &Model,
+    pass: &'static str,
+    node: NodeId,
+    root: ValueId,
+    bytes: u64,
+) -> Option<Remark> {
+    let graph = &model.graphs[model.home(root)];
+    let listed = match model.producer(root) {
+        Some(maker) => graph.nodes.contains(&maker),
+        None => graph.initializers.contains(&root),
+    };
+    listed.then(|| {
+        let message = format!(
+            "weight `{}` was quantized, but something else still reads the original",
+            model.values[root].name
+        );
+        Remark::new(model, pass, node, Reason::KeptFloat, message, bytes)
+    })
+}
