@@ -140,6 +140,11 @@ impl<'m> Commit<'_, 'm, '_> {
         let codes = self.constants.codes(self.edit, of, &operand.weight);
         let dims = column_dims(operand);
         let scales = self.constants.scales(self.edit, of, dims.clone());
+        // ONNX Runtime wants the zero points of matrices with all axes.
+        let dims = match operand.weight.dims.len() {
+            2 => dims,
+            _ => broadcast_dims(operand),
+        };
         let zero_point = self.constants.zero_point(self.edit, of, dims);
         let fused = self.fused && !product.transpose_x;
         let weight = [Some(codes), Some(scales), zero_point];
@@ -243,11 +248,8 @@ impl<'m> Commit<'_, 'm, '_> {
         let mut codes = Vec::new();
         let mut params = Vec::new();
         for (operand, &of) in weights.iter().zip(quantized) {
-            let dims = &operand.weight.dims;
-            let dims = match operand.axes.as_slice() {
-                [] => vec![1],
-                _ => vec![dims[0] as i64, dims[2] as i64],
-            };
+            let extent = |&axis: &usize| operand.weight.dims[axis] as i64;
+            let dims: Vec<i64> = operand.axes.iter().map(extent).collect();
             codes.push(self.constants.codes(self.edit, of, &operand.weight));
             params.push(self.constants.scales(self.edit, of, dims.clone()));
             params.push(self.constants.zero_points(self.edit, of, dims));

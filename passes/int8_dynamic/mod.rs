@@ -121,11 +121,11 @@ and the speed and the memory are those of float.
   Stored: a constant on the left (no runtime packs it; slower than float), opsets
   before 11 (no `DynamicQuantizeLinear`), sums of more than 65536 terms (beyond 32 bits).
 - `Conv`: `ConvInteger` with uint8 weights, whose zero point is 128 for all channels, and scales that
-  multiply the result. `conv=auto` does that only where it is faster in ONNX Runtime 1.20 and
-  1.31 both: convolutions of sequences, without groups, of 64 terms and more. Those of images lose more by
-  leaving the blocked layout and the fused activation of the float kernel than integers win; depthwise
-  ones are 4 to 10 times slower. Stored else, and always with `weights=int8`: of ConvInteger with int8 weights
-  ONNX Runtime before 1.24 has no kernel, and since then one that takes 4 times as long.
+  multiply the result. `conv=auto` does that only where it was as fast as float or faster in ONNX Runtime 1.20
+  and 1.31 both: without groups, on sequences with 256 output channels and sums of 128 terms or more, on images
+  with windows larger than a pixel and sums of 512 terms or more. Depthwise ones are 4 to 10 times slower.
+  Stored else, and always with `weights=int8`: of ConvInteger with int8 weights ONNX Runtime
+  before 1.24 has no kernel, and since then one that takes 4 times as long as that with uint8.
 - `ConvTranspose`, `GRU`, `RNN`: stored. `LSTM`: `com.microsoft.DynamicQuantizeLSTM`; stored for types other
   than float and for `layout = 1`.
 - `Gather` of a constant table: codes and scales are gathered and multiplied. A table that a projection reads

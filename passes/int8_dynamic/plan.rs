@@ -176,26 +176,8 @@ impl Int8 {
         axes: Vec<usize>,
         spec: ChannelSpec,
     ) -> Step<Operand> {
-        let bytes = weight.bytes();
         let axes = if self.per_channel { axes } else { Vec::new() };
-        let bits = EightBits::new("", &weight, &axes, spec, 1.0);
-        if bits.and_then(|bits| bits.codes(&weight)).is_none() {
-            let message = format!("the weight is rearranged: extents {:?}", weight.dims);
-            return decline(Reason::Rank, message, bytes);
-        }
-        let channels: u64 = axes.iter().map(|&a| weight.dims[a]).product();
-        let elements: u64 = weight.dims.iter().product();
-        if elements + 4 * channels >= elements * weight.dtype.bits() / 8 {
-            let message =
-                format!("{elements} elements in {channels} channels take less as they are");
-            return decline(Reason::NoGain, message, bytes);
-        }
-        Ok(Operand {
-            weight,
-            axes,
-            spec,
-            factor: 1.0,
-        })
+        checked(weight, axes, spec)
     }
 
     /// Codes of a weight that is decoded in front of its reader.
@@ -219,6 +201,28 @@ impl Int8 {
     pub(super) fn computes_on_integers(&self, look: Look<'_>, node: NodeId, terms: u64) -> bool {
         look.opset(node) >= INTEGER_OPSET && (FEWEST_TERMS..=MOST_TERMS).contains(&terms)
     }
+}
+
+/// A weight with one scale for each index along `axes`, if that can be made and is smaller.
+pub(super) fn checked(weight: Weight, axes: Vec<usize>, spec: ChannelSpec) -> Step<Operand> {
+    let bytes = weight.bytes();
+    let bits = EightBits::new("", &weight, &axes, spec, 1.0);
+    if bits.and_then(|bits| bits.codes(&weight)).is_none() {
+        let message = format!("the weight is rearranged: extents {:?}", weight.dims);
+        return decline(Reason::Rank, message, bytes);
+    }
+    let channels: u64 = axes.iter().map(|&a| weight.dims[a]).product();
+    let elements: u64 = weight.dims.iter().product();
+    if elements + 4 * channels >= elements * weight.stored.bits() / 8 {
+        let message = format!("{elements} elements in {channels} channels take less as they are");
+        return decline(Reason::NoGain, message, bytes);
+    }
+    Ok(Operand {
+        weight,
+        axes,
+        spec,
+        factor: 1.0,
+    })
 }
 
 /// Declines a product of too few terms.

@@ -35,7 +35,7 @@ impl Int8 {
             return vector(&weight);
         }
         enough_terms(weight.dims[rank - 1], weight.bytes())?;
-        let axis = look.rank(b).map_or(1, |rank| rank.min(2));
+        let axis = look.rank(b).map_or(1, |rank| rank.clamp(1, 2));
         activation_fits(look, b, axis, weight.dims[rank - 1], &weight)?;
         self.stored(weight, (0..rank - 1).collect(), 0)
     }

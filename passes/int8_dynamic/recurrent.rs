@@ -2,7 +2,7 @@
 
 use super::{
     Int8,
-    plan::{Kind, Look, Plan, Step, decline},
+    plan::{Kind, Look, Plan, Step, checked, decline},
     product::permuted,
 };
 use crate::{
@@ -48,11 +48,14 @@ impl Int8 {
             reduced: self.reduced,
             ..self.stored_spec()
         };
-        let weights = both.iter().map(|weight| {
-            let weight = permuted(weight, &[0, 2, 1]);
-            let axes = vec![0, 2];
-            self.operand(weight, axes, spec)
-        });
+        // Directions have scales of their own in any case.
+        let axes = if self.per_channel {
+            vec![0, 2]
+        } else {
+            vec![0]
+        };
+        let transposed = both.iter().map(|weight| permuted(weight, &[0, 2, 1]));
+        let weights = transposed.map(|weight| checked(weight, axes.clone(), spec));
         Ok(Plan {
             kind: Kind::Lstm,
             weights: weights.collect::<Step<_>>()?,

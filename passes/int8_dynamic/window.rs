@@ -11,8 +11,22 @@ use crate::{
     weights::Weight,
 };
 
-/// Terms of a sum from which on ConvInteger was as fast as Conv, in ONNX Runtime 1.20 and 1.31.
-const WORTHWHILE: u64 = 64;
+/// Whether `ConvInteger` was as fast as `Conv` or faster in ONNX Runtime 1.20 and 1.31 both, on one
+/// core with AVX-512 VNNI, with all that is around it. Slower are:
+///
+/// - sequences with fewer than 256 output channels (64 along 24 000 positions: 3 times slower in 1.20) or
+///   few terms;
+/// - pointwise in images, and depthwise (4 to 10 times slower): the float kernel has a blocked layout
+///   there, and its activation is fused.
+fn worthwhile(weight: &Weight) -> bool {
+    let terms: u64 = weight.dims[1..].iter().product();
+    let window: u64 = weight.dims[2..].iter().product();
+    match weight.dims.len() {
+        3 => weight.dims[0] >= 256 && terms >= 128,
+        4 => window > 1 && terms >= 512,
+        _ => false,
+    }
+}
 
 impl Int8 {
     pub(super) fn plan_conv(&self, look: Look<'_>, node: NodeId) -> Step<Plan> {
@@ -30,7 +44,7 @@ impl Int8 {
         activation_fits(look, x, rank - 1, channels, &weight)?;
         let terms = weight.dims[1..].iter().product();
         let integer = match self.conv {
-            ConvForm::Auto => group == 1 && rank == 3 && terms >= WORTHWHILE,
+            ConvForm::Auto => group == 1 && worthwhile(&weight),
             form => form == ConvForm::Integer,
         };
         if !integer || self.signed == Some(true) || !self.computes_on_integers(look, node, terms) {
