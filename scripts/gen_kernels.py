@@ -16,6 +16,7 @@ import argparse
 import json
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +36,13 @@ print(json.dumps({
         for k in state.get_all_opkernel_def()
     ],
     "schemas": [
-        [s.domain, s.name, len(s.inputs), sorted(s.attributes)]
+        [
+            s.domain,
+            s.name,
+            len(s.inputs),
+            sorted(s.attributes),
+            sorted((c.type_param_str, sorted(c.allowed_type_strs)) for c in s.type_constraints),
+        ]
         for s in state.get_all_operator_schema()
         if s.domain == "com.microsoft"
     ],
@@ -68,6 +75,10 @@ def kernels(definitions: list) -> Kernels:
 
 def spelled(type_string: str) -> str:
     return type_string.removeprefix("tensor(").removesuffix(")") if type_string.startswith("tensor(") else type_string
+
+
+def variable(name: str, types: Iterable[str]) -> str:
+    return f"{name}={'|'.join(sorted(types))}"
 
 
 def merged(lists: set[tuple]) -> set[tuple]:
@@ -122,13 +133,14 @@ def schema_lines(registries: list[dict], known: list[int]):
     """The schemas of operators that have changed; a schema that never did says nothing of versions."""
     having = defaultdict(list)
     for found, minor in zip(registries, known, strict=True):
-        for domain, op, inputs, attributes in found["schemas"]:
-            having[domain, op, inputs, tuple(attributes)].append(minor)
+        for domain, op, inputs, attributes, types in found["schemas"]:
+            variables = tuple(variable(name, map(spelled, allowed)) for name, allowed in types)
+            having[domain, op, inputs, "|".join(attributes), variables].append(minor)
     counts = Counter((domain, op) for domain, op, *_ in having)
-    for (domain, op, inputs, attributes), minors in sorted(having.items(), key=lambda item: (item[0][:2], item[1])):
+    for (domain, op, inputs, attributes, variables), minors in having.items():
         if counts[domain, op] > 1:
-            line = f" schema {ranges(minors, known)} {inputs} {'|'.join(attributes)}"
-            yield (domain, op), line.rstrip()
+            words = [ranges(minors, known), str(inputs), attributes or "-", *variables]
+            yield (domain, op), f" schema {' '.join(words)}"
 
 
 def kernel_lines(registries: list[dict], known: list[int]):
@@ -142,7 +154,7 @@ def kernel_lines(registries: list[dict], known: list[int]):
         minors = ranges(having[(domain, op, first, last, names), types], known)
         last = "" if last == UNBOUNDED else last
         opsets = str(first) if first == last else f"{first}-{last}"
-        variables = [f"{n}={'|'.join(sorted(t))}" for n, t in zip(names, types, strict=True)]
+        variables = [variable(n, t) for n, t in zip(names, types, strict=True)]
         yield (domain, op), " ".join([f" kernel {minors}", opsets, *variables])
 
 

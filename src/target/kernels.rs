@@ -4,13 +4,14 @@
 //!
 //! ```text
 //! # comment
-//! op DOMAIN NAME                               begins the lines of an operator
-//!  schema MINORS INPUTS [ATTRIBUTE|...]        how many inputs, which attributes it had
-//!  kernel MINORS OPSETS [VARIABLE=TYPES]...    one kernel
+//! op DOMAIN NAME                                         begins the lines of an operator
+//!  schema MINORS INPUTS ATTRIBUTES [VARIABLE=TYPES]...   what the operator was
+//!  kernel MINORS OPSETS [VARIABLE=TYPES]...              one kernel
 //! ```
 //!
 //! An operator without `schema` lines had the same schema whenever it was there.
 //!
+//! - INPUTS is how many there were, ATTRIBUTES their names, separated by `|`, or `-`.
 //! - MINORS are the minor versions of ONNX Runtime 1 that have it: `18-19,23-31`.
 //! - OPSETS is `7-12`, `13` or `14-`: the versions of the operator it computes. One without end
 //!   computes the version it begins with, until a newer one says otherwise.
@@ -35,9 +36,11 @@ struct Kernel {
     first: i64,
     /// `None`: only the version it begins with.
     last: Option<i64>,
-    /// Variables and their types, separated by `|`.
-    types: Vec<(&'static str, &'static str)>,
+    types: Types,
 }
+
+/// Type variables, and what each may be, separated by `|`.
+type Types = Vec<(&'static str, &'static str)>;
 
 /// The schema that an operator had for a time.
 struct Past {
@@ -45,6 +48,7 @@ struct Past {
     inputs: usize,
     /// Separated by `|`.
     attributes: &'static str,
+    types: Types,
 }
 
 /// First and last of minor versions in a row.
@@ -95,7 +99,8 @@ fn parse_past(line: &'static str) -> Option<Past> {
     Some(Past {
         minors: parse_minors(words.next()?)?,
         inputs: words.next()?.parse().ok()?,
-        attributes: words.next().unwrap_or_default(),
+        attributes: words.next()?,
+        types: parse_types(words)?,
     })
 }
 
@@ -129,8 +134,12 @@ fn parse_kernel(line: &'static str) -> Option<Kernel> {
         minors,
         first: first.parse().ok()?,
         last,
-        types: words.map(|w| w.split_once('=')).collect::<Option<_>>()?,
+        types: parse_types(words)?,
     })
+}
+
+fn parse_types(words: impl Iterator<Item = &'static str>) -> Option<Types> {
+    words.map(|w| w.split_once('=')).collect()
 }
 
 /// What a version's own schema of an operator does not have.
@@ -142,10 +151,12 @@ pub(super) enum Lack {
     Attribute(String),
     /// The inputs from this number on.
     Inputs(usize),
+    /// This type of this operand; here are those that it has, separated by `|`.
+    Type(&'static str, &'static str),
 }
 
 /// What a node of `form` has and the operator of `version` has not.
-pub(super) fn lack(version: Version, form: &Form, schema: &OpSchema) -> Option<Lack> {
+pub(super) fn lack(version: Version, form: &Form, schema: &'static OpSchema) -> Option<Lack> {
     let pasts = &table().get(&(schema.domain, schema.name))?.pasts;
     if pasts.is_empty() {
         return None;
@@ -155,13 +166,32 @@ pub(super) fn lack(version: Version, form: &Form, schema: &OpSchema) -> Option<L
     };
     let has = |name: &str| past.attributes.split('|').any(|a| a == name);
     // Attributes that no version has are another matter.
-    let known = |name: &&str| schema.attribute(name).is_some();
+    let known = |name: &&str| schema.attribute(name).is_some() && !schema.unchecked_attributes;
     if let Some(name) = form.given().filter(known).find(|name| !has(name)) {
         return Some(Lack::Attribute(name.to_owned()));
     }
     let beyond = schema.inputs.get(past.inputs..).unwrap_or_default();
     let more = beyond.iter().any(|p| form.get(p.name).is_some());
-    more.then_some(Lack::Inputs(past.inputs))
+    if more {
+        return Some(Lack::Inputs(past.inputs));
+    }
+    let wrong = past.types.iter().find_map(|(variable, types)| {
+        let (param, found) = bound(form, schema, variable)?;
+        let typed = matches!(found, Facet::Type(t) if !types.split('|').any(|n| n == t.name()));
+        typed.then_some((param, *types))
+    });
+    wrong.map(|(param, types)| Lack::Type(param, types))
+}
+
+/// The first operand or result of `form` that is bound to a type variable, or has its name.
+fn bound<'f>(
+    form: &'f Form,
+    schema: &'static OpSchema,
+    variable: &str,
+) -> Option<(&'static str, &'f Facet)> {
+    let params = schema.inputs.iter().chain(&schema.outputs);
+    let mut named = params.filter(|p| p.type_str == variable || p.name == variable);
+    named.find_map(|p| Some((p.name, form.get(p.name)?)))
 }
 
 /// What the registry of a version says of a form.
@@ -182,7 +212,7 @@ pub(super) enum Found {
 ///
 /// A node in half precision without a kernel is computed in float between casts that the
 /// runtime inserts.
-pub(super) fn find(version: Version, form: &Form, schema: &OpSchema) -> Found {
+pub(super) fn find(version: Version, form: &Form, schema: &'static OpSchema) -> Found {
     let found = find_as(version, form, schema, |t| t);
     let widened = |t| match t {
         DataType::Float16 => DataType::Float,
@@ -197,7 +227,7 @@ pub(super) fn find(version: Version, form: &Form, schema: &OpSchema) -> Found {
 fn find_as(
     version: Version,
     form: &Form,
-    schema: &OpSchema,
+    schema: &'static OpSchema,
     as_type: impl Fn(DataType) -> DataType,
 ) -> Found {
     let lines = table().get(&(schema.domain, schema.name));
@@ -241,18 +271,14 @@ impl Kernel {
     fn takes(
         &self,
         form: &Form,
-        schema: &OpSchema,
+        schema: &'static OpSchema,
         as_type: impl Fn(DataType) -> DataType,
     ) -> Option<bool> {
         let mut all = Some(true);
         for (variable, types) in &self.types {
-            let params = schema.inputs.iter().chain(&schema.outputs);
-            let mut bound = params
-                .filter(|p| p.type_str == *variable || p.name == *variable)
-                .filter_map(|p| form.get(p.name));
-            match bound.next() {
+            match bound(form, schema, variable) {
                 None => {}
-                Some(Facet::Type(found)) => {
+                Some((_, Facet::Type(found))) => {
                     let found = as_type(*found).name();
                     if !types.split('|').any(|t| t == found) {
                         return Some(false);
@@ -317,6 +343,7 @@ mod tests {
         assert_eq!(lack(27, &prepacked), Some(Lack::Attribute(name)));
         assert_eq!(lack(28, &prepacked), None);
         let gather = Form::gather_block_quantized(Uint8, 4, 32, Float, false, 2);
+        assert_eq!(lack(20, &gather), Some(Lack::Type("data", "int4|uint4")));
         assert_eq!(lack(19, &gather), Some(Lack::Operator));
     }
 

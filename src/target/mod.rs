@@ -31,7 +31,7 @@ pub use runtime::{Runtime, Target, Version};
 pub use table::{Effect, Row, rows};
 pub use verdict::{Because, Verdict};
 
-use crate::{Error, Result};
+use crate::Result;
 
 /// The runtimes that a model has to run on, all of them. None named: no demand is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Targets {
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Targets> {
         let mut targets = Vec::new();
         for text in texts.into_iter().flat_map(|t| t.split(',')) {
-            let target = Target::parse(text.trim()).map_err(Error::input)?;
+            let target = Target::parse(text.trim())?;
             if !targets.contains(&target) {
                 targets.push(target);
             }
@@ -82,7 +82,12 @@ impl Targets {
 }
 
 impl Target {
-    /// The newest versions of format and default domain that it loads, when known.
+    /// The newest versions of the model's format and of the default domain that it loads, when
+    /// known.
+    pub fn newest_formats(self) -> Option<(i64, i64)> {
+        self.limit().map(|l| (l.ir, l.opset))
+    }
+
     fn limit(self) -> Option<&'static table::Limit> {
         let limits = &table::table().limits;
         let found = limits.iter().find(|l| l.versions.contains(self.version));

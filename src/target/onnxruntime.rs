@@ -38,7 +38,7 @@ pub(super) fn verdict(target: Target, form: &Form) -> Verdict {
         return wrong;
     }
     match kernels::lack(target.version, form, schema) {
-        Some(lack) => lacking(target, lack),
+        Some(lack) => lacking(target, form, lack),
         None => kernel(target, form, schema),
     }
 }
@@ -61,7 +61,7 @@ fn refused(
 
 /// An operand or result whose type the operator does not take, or that differs from another
 /// one with the same type variable.
-fn wrong_type(target: Target, form: &Form, schema: &OpSchema) -> Option<Verdict> {
+fn wrong_type(target: Target, form: &Form, schema: &'static OpSchema) -> Option<Verdict> {
     let mut variables: Vec<(&str, &str, DataType)> = Vec::new();
     for param in schema.inputs.iter().chain(&schema.outputs) {
         let Some(&Facet::Type(found)) = form.get(param.name) else {
@@ -87,7 +87,7 @@ fn wrong_type(target: Target, form: &Form, schema: &OpSchema) -> Option<Verdict>
     None
 }
 
-fn lacking(target: Target, lack: Lack) -> Verdict {
+fn lacking(target: Target, form: &Form, lack: Lack) -> Verdict {
     match lack {
         Lack::Operator => refused(target, "", "this version does not have the operator", ""),
         Lack::Attribute(name) => {
@@ -98,10 +98,15 @@ fn lacking(target: Target, lack: Lack) -> Verdict {
             let reason = format!("this version takes {n} inputs");
             refused(target, "", reason, format!("at most {n} inputs"))
         }
+        Lack::Type(name, types) => {
+            let reason = "the operator of this version does not take this type";
+            let types = types.replace('|', " or ");
+            refused(target, form.describe([name]), reason, types)
+        }
     }
 }
 
-fn kernel(target: Target, form: &Form, schema: &OpSchema) -> Verdict {
+fn kernel(target: Target, form: &Form, schema: &'static OpSchema) -> Verdict {
     match kernels::find(target.version, form, schema) {
         Found::Yes => Verdict::Runs,
         Found::Perhaps => Verdict::Unknown(target),

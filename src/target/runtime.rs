@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::{Error, Result};
+
 /// A program that runs models, on one kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -109,6 +111,11 @@ impl Runtime {
         self.entry().names[0]
     }
 
+    /// Other names that it goes by.
+    pub fn aliases(self) -> &'static [&'static str] {
+        &self.entry().names[1..]
+    }
+
     /// The versions that the table speaks of, oldest first.
     pub fn versions(self) -> impl DoubleEndedIterator<Item = Version> {
         let Entry {
@@ -181,9 +188,8 @@ impl Target {
     /// Reads `onnxruntime@1.20`, or `onnxruntime` for the newest version that is known.
     ///
     /// # Errors
-    /// The name or the version is not known; the message lists those that are, without
-    /// saying where the text was.
-    pub fn parse(text: &str) -> Result<Target, String> {
+    /// The name or the version is not known; the message lists those that are.
+    pub fn parse(text: &str) -> Result<Target> {
         let (name, version) = match text.split_once('@') {
             Some((name, version)) => (name, Some(version)),
             None => (text, None),
@@ -192,7 +198,10 @@ impl Target {
             return shipped(name, version);
         }
         let Some(runtime) = Runtime::from_name(name) else {
-            return Err(format!("unknown target `{name}`; known are {}", names()));
+            let known = names();
+            return Err(Error::input(format!(
+                "unknown target `{name}`; known are {known}"
+            )));
         };
         let known = runtime.versions();
         let newest = runtime.versions().next_back();
@@ -205,16 +214,26 @@ impl Target {
             None => {
                 let known: Vec<_> = runtime.versions().map(|v| v.to_string()).collect();
                 let (found, known) = (version.unwrap_or_default(), known.join(", "));
-                Err(format!(
+                Err(Error::input(format!(
                     "unknown version `{found}` of {runtime}; known are {known}"
-                ))
+                )))
             }
         }
     }
 }
 
+impl Target {
+    /// Programs that ship a runtime, by the name that `--target` takes, and what it is.
+    pub fn shipped() -> impl Iterator<Item = (String, Target)> {
+        SHIPS.iter().map(|&(name, major, runtime, version)| {
+            let target = Target { runtime, version };
+            (format!("{name}@{major}"), target)
+        })
+    }
+}
+
 /// What a program that ships a runtime stands for; its minor versions are not told apart.
-fn shipped(name: &str, version: Option<&str>) -> Result<Target, String> {
+fn shipped(name: &str, version: Option<&str>) -> Result<Target> {
     let known = || SHIPS.iter().filter(move |s| s.0 == name);
     let major = version.map(|v| v.split('.').next().and_then(|m| m.parse::<u16>().ok()));
     let found = match major {
@@ -226,10 +245,10 @@ fn shipped(name: &str, version: Option<&str>) -> Result<Target, String> {
         .ok_or_else(|| {
             let versions: Vec<String> = known().map(|s| s.1.to_string()).collect();
             let found = version.unwrap_or_default();
-            format!(
-                "unknown version `{found}` of {name}; known are {}",
-                versions.join(", ")
-            )
+            let known = versions.join(", ");
+            Error::input(format!(
+                "unknown version `{found}` of {name}; known are {known}"
+            ))
         })
 }
 
@@ -240,8 +259,10 @@ fn names() -> String {
         [name, others @ ..] => format!("{name} ({})", others.join(", ")),
         [] => String::new(),
     });
-    let ships = SHIPS.iter().map(|s| format!("{}@{}", s.0, s.1));
-    runtimes.chain(ships).collect::<Vec<_>>().join(", ")
+    runtimes
+        .chain(Target::shipped().map(|s| s.0))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 impl fmt::Display for Target {

@@ -146,21 +146,22 @@ case("nbits-4-rest", matmul_nbits, block=16, k=40)
 case("nbits-4-flat-scales", matmul_nbits, flat=True)
 case("nbits-4-half", matmul_nbits, dtype=FLOAT16)
 case("nbits-4-half-level-4", matmul_nbits, dtype=FLOAT16, level=4)
-for bits in (2, 3, 4, 5, 6, 8):
-    if bits in (2, 4, 8):
-        case(f"nbits-{bits}-level-0", matmul_nbits, bits, level=0)
-        case(f"nbits-{bits}-level-1", matmul_nbits, bits, level=1)
-        case(f"nbits-{bits}-level-4", matmul_nbits, bits, level=4)
-        case(f"nbits-{bits}-zeros", matmul_nbits, bits, level=4, zeros="codes")
-        case(f"nbits-{bits}-odd-zeros", matmul_nbits, bits, level=4, zeros="codes", k=96)
-        case(f"nbits-{bits}-float-zeros", matmul_nbits, bits, zeros="floats")
-        case(f"nbits-{bits}-float-zeros-level-4", matmul_nbits, bits, zeros="floats", level=4)
-        case(f"nbits-{bits}-half-zeros", matmul_nbits, bits, zeros="floats", dtype=FLOAT16, level=4)
+for bits in (2, 4, 8):
+    case(f"nbits-{bits}-level-0", matmul_nbits, bits, level=0)
+    case(f"nbits-{bits}-level-1", matmul_nbits, bits, level=1)
+    case(f"nbits-{bits}-level-4", matmul_nbits, bits, level=4)
+    case(f"nbits-{bits}-zeros", matmul_nbits, bits, level=4, zeros="codes")
+    case(f"nbits-{bits}-odd-zeros", matmul_nbits, bits, level=4, zeros="codes", k=96)
+    case(f"nbits-{bits}-float-zeros", matmul_nbits, bits, zeros="floats")
+    case(f"nbits-{bits}-float-zeros-level-4", matmul_nbits, bits, zeros="floats", level=4)
+    case(f"nbits-{bits}-half-zeros", matmul_nbits, bits, zeros="floats", dtype=FLOAT16, level=4)
 case("nbits-2-block-16", matmul_nbits, 2, block=16, level=4)
 case("nbits-g-idx", matmul_nbits, g_idx=True)
 case("nbits-8-g-idx", matmul_nbits, 8, level=4, g_idx=True)
 case("nbits-bias", matmul_nbits, bias=True)
 case("nbits-bias-half", matmul_nbits, bias=True, dtype=FLOAT16)
+case("nbits-2-g-idx-zeros", matmul_nbits, 2, level=4, g_idx=True, zeros="codes")
+case("nbits-2-g-idx-level-0", matmul_nbits, 2, g_idx=True)
 case("nbits-2-g-idx", matmul_nbits, 2, level=4, g_idx=True)
 case("nbits-half-g-idx", matmul_nbits, dtype=FLOAT16, g_idx=True)
 for level in (0, 1, 2, 3):
@@ -469,7 +470,7 @@ for dtype, name in ((UINT2, "u2"), (INT2, "s2")):
 
 
 def quantize(dtype: int, opset: int, ir: int, block: int = 0, per_axis: bool = False, scale_type: int = FLOAT) -> Case:
-    """`QuantizeLinear`, and a Cast to int32, as numpy has no 4-bit types."""
+    """`QuantizeLinear`, and `DequantizeLinear` after it, as numpy has no 4-bit types."""
     b = GraphBuilder()
     low, high = RANGES[dtype]
     x = random(4, 32, scale=3).astype(NUMPY_TYPES[scale_type])
@@ -480,11 +481,12 @@ def quantize(dtype: int, opset: int, ir: int, block: int = 0, per_axis: bool = F
     inputs = [b.input("x", [4, 32], scale_type), b.weight("scale", scales), numbers(b, "zero", zeros, dtype)]
     attributes = {"axis": 1, "block_size": block} if block else {"axis": 0} if per_axis else {}
     b.node("QuantizeLinear", *inputs, out="q", **attributes)
-    b.node("Cast", "q", out="y", to=INT32)
-    b.output("y", [4, 32], INT32)
+    b.node("DequantizeLinear", "q", *inputs[1:], out="y", **attributes)
+    b.output("y", [4, 32], scale_type)
     wide = (lambda a: np.repeat(a, block, 1)) if block else (lambda a: a.reshape(-1, 1) if a.ndim else a)
-    q = np.rint(x.astype(np.float64) / wide(scales.astype(np.float64))) + wide(zeros)
-    return Case(b.model(opset, ir), {"x": x}, np.clip(q, low, high), 0)
+    zeros, scales = wide(zeros), wide(scales.astype(np.float64))
+    q = np.clip(np.rint(x.astype(np.float64) / scales) + zeros, low, high)
+    return Case(b.model(opset, ir), {"x": x}, (q - zeros) * scales, 0)
 
 
 for dtype, name in ((UINT8, "u8"), (INT8, "s8")):
@@ -497,6 +499,14 @@ for dtype, name in ((TensorProto.UINT16, "u16"), (TensorProto.INT16, "s16"), (UI
     case(f"quantize-{name}-blocked", quantize, dtype, 21, 10, block=16)
     case(f"quantize-{name}-opset-23", quantize, dtype, 23, 11)
     case(f"quantize-{name}-opset-25", quantize, dtype, 25, 13)
+    case(f"quantize-{name}-opset-21-half", quantize, dtype, 21, 10, scale_type=FLOAT16)
+    case(f"quantize-{name}-blocked-half", quantize, dtype, 21, 10, block=16, scale_type=FLOAT16)
+    case(f"quantize-{name}-axis-half", quantize, dtype, 21, 10, per_axis=True, scale_type=FLOAT16)
+for dtype, name in ((UINT8, "u8"), (INT8, "s8")):
+    case(f"quantize-{name}-opset-13-half", quantize, dtype, 13, 7, scale_type=FLOAT16)
+    case(f"quantize-{name}-opset-21-half", quantize, dtype, 21, 10, scale_type=FLOAT16)
+    case(f"quantize-{name}-axis-half", quantize, dtype, 21, 10, per_axis=True, scale_type=FLOAT16)
+    case(f"quantize-{name}-blocked-half", quantize, dtype, 21, 10, block=16, scale_type=FLOAT16)
 for dtype, name in ((UINT2, "u2"), (INT2, "s2")):
     case(f"quantize-{name}-opset-25", quantize, dtype, 25, 13)
 
