@@ -47,6 +47,7 @@ pub mod infer;
 pub mod inline;
 pub mod inspect;
 pub mod ir;
+pub mod maxima;
 pub mod onnx;
 pub mod output_file;
 pub mod pass;

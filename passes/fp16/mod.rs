@@ -1,21 +1,28 @@
 //! `fp16`: half precision inside, the types at the border as asked.
 //!
-//! 1. `survey`: which values are float tensors, and what each operator takes.
-//! 2. `islands`, `range`: which nodes stay float although they could be half.
-//! 3. `plan`: which precision each value has, and which each use wants.
-//! 4. `commit`: the values change their type, and a `Cast` stands wherever the two differ.
+//! 1. `functions`: the bodies of local functions take the place of their calls.
+//! 2. `survey`: which values are float tensors, and what each operator takes.
+//! 3. `islands`, `range`, `magnitude`: which nodes stay float although they could be half.
+//! 4. `plan`: which precision each value has, and which each use wants.
+//! 5. `commit`: the values change their type, and a `Cast` stands wherever the two differ.
 
 mod commit;
+mod functions;
 mod islands;
+mod magnitude;
+mod operators;
 mod plan;
 mod range;
 mod survey;
 
+use std::path::Path;
+
 use globset::GlobSet;
 
 use crate::{
-    error::Result,
-    ir::Model,
+    error::{Error, Result},
+    ir::{DataType, Model, NodeId},
+    maxima::Maxima,
     pass::{
         Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, Reason, plan_nodes,
     },
@@ -36,6 +43,25 @@ pub(super) static INFO: PassInfo = PassInfo {
             default: "keep",
             help: "inputs and outputs of the model: keep their types, all become float16, or only \
                    those of a cache (names that begin with `past` or `present`)",
+        },
+        OptionInfo {
+            name: "from",
+            kind: OptionKind::Choice(&["all", "float"]),
+            default: "all",
+            help: "which types become float16: float, double and bfloat16, or float alone",
+        },
+        OptionInfo {
+            name: "maxima",
+            kind: OptionKind::List,
+            default: "",
+            help: "a file of the largest magnitudes that values were measured to reach; those \
+                   that half cannot hold stay float",
+        },
+        OptionInfo {
+            name: "peak",
+            kind: OptionKind::List,
+            default: "",
+            help: "the same for one value, as NAME=NUMBER",
         },
         OptionInfo {
             name: "exclude",
@@ -120,6 +146,8 @@ impl Io {
 /// The pass with its options.
 struct Fp16 {
     io: Io,
+    types: &'static [DataType],
+    maxima: Maxima,
     exclude: GlobSet,
     exclude_op: GlobSet,
 }
@@ -132,31 +160,59 @@ impl Fp16 {
                 "cache" => Io::Cache,
                 _ => Io::Keep,
             },
+            types: match options.choice("from") {
+                "float" => &[DataType::Float],
+                _ => &[DataType::Float, DataType::Double, DataType::Bfloat16],
+            },
+            maxima: maxima(options)?,
             exclude: options.globs("exclude")?,
             exclude_op: options.globs("exclude-op")?,
         })
     }
+
+    fn excludes(&self, model: &Model, node: NodeId) -> bool {
+        self.exclude.is_match(&*model.node_name(node))
+            || self.exclude_op.is_match(&*model.nodes[node].op_type)
+    }
+}
+
+/// What was measured, from files and one by one.
+fn maxima(options: &Options) -> Result<Maxima> {
+    let mut maxima = Maxima::default();
+    for path in options.list("maxima") {
+        maxima.read(Path::new(path))?;
+    }
+    for given in options.list("peak") {
+        let parts = given.rsplit_once('=');
+        let number = parts.and_then(|(name, x)| Some((name, x.parse::<f64>().ok()?)));
+        let (name, most) = number.ok_or_else(|| {
+            Error::input(format!("option `peak` is `{given}`; expected NAME=NUMBER"))
+        })?;
+        maxima.record(name, most);
+    }
+    Ok(maxima)
 }
 
 impl Pass for Fp16 {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
-        let mut survey = Survey::new(model);
+        let kept = |model: &Model, n| self.excludes(model, n);
+        let inlined = functions::inline_calls(model, self.types, kept, cx);
+        let mut survey = Survey::new(model, self.types);
         for node in survey.nodes.clone() {
-            let n = &model.nodes[node];
-            if self.exclude.is_match(&*model.node_name(node))
-                || self.exclude_op.is_match(&*n.op_type)
-            {
+            if self.excludes(model, node) {
                 survey.leave(node, Reason::Excluded, "excluded", 0);
             }
         }
         islands::leave(&mut survey);
         let ranges = range::read(&survey, self.io)?;
         range::leave(&mut survey, &ranges);
+        magnitude::leave(&mut survey, &ranges, &self.maxima);
         let nodes = plan_nodes(model, INFO.name, cx, |node| survey.verdict(node))?;
         let plan = Plan::new(&survey, self.io, &nodes, &ranges);
         survey.other_types(cx);
         plan.clamped(&survey, &ranges, cx);
         let decided = plan.decide(&survey);
-        Ok(Changed::count(commit::commit(model, decided, cx)))
+        let converted = commit::commit(model, decided, cx);
+        Ok(Changed::count(inlined + converted))
     }
 }

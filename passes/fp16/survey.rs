@@ -69,11 +69,14 @@ pub(super) struct Survey<'m> {
     pub(super) nodes: Vec<NodeId>,
     inside: SideTable<NodeId, bool>,
     schemas: SideTable<NodeId, Option<&'static OpSchema>>,
+    /// The types that become half.
+    types: &'static [DataType],
     stays: SideTable<NodeId, Option<Stays>>,
 }
 
 impl<'m> Survey<'m> {
-    pub(super) fn new(model: &'m Model) -> Survey<'m> {
+    /// Of tensors of `types`, that is, which are called float.
+    pub(super) fn new(model: &'m Model, types: &'static [DataType]) -> Survey<'m> {
         let graphs = model.graphs_within(model.main);
         let listed = graphs.iter().flat_map(|&g| model.graphs[g].nodes.iter());
         let mut survey = Survey {
@@ -84,6 +87,7 @@ impl<'m> Survey<'m> {
             graphs,
             inside: SideTable::new(false),
             schemas: SideTable::new(None),
+            types,
             stays: SideTable::new(None),
         };
         let overload = |o: &'m Option<Str>| o.as_deref().unwrap_or_default();
@@ -125,9 +129,17 @@ impl<'m> Survey<'m> {
         self.stays[node].is_some()
     }
 
-    /// Whether `value` is a float tensor.
+    /// The type of `value`, if it is a tensor of one that becomes half.
+    pub(super) fn float_type(&self, value: ValueId) -> Option<DataType> {
+        match self.kinds[value] {
+            Some(Kind::Tensor(dtype)) if self.types.contains(&dtype) => Some(dtype),
+            _ => None,
+        }
+    }
+
+    /// Whether `value` is a tensor of a type that becomes half.
     pub(super) fn is_float(&self, value: ValueId) -> bool {
-        self.kinds[value] == Some(Kind::Tensor(DataType::Float))
+        self.float_type(value).is_some()
     }
 
     /// Whether the float tensors of `node`, in the main graph or inside it, become half.
@@ -287,7 +299,7 @@ impl<'m> Survey<'m> {
             && (tensor.is_some_and(|t| few(t.element_count())) || self.is_short_constant(value))
     }
 
-    /// Remarks on values of the other floating-point types, at their first reader.
+    /// Remarks on values of floating-point types that are left, at their first reader.
     pub(super) fn other_types(&self, cx: &mut PassContext) {
         for &graph in &self.graphs {
             for value in self.model.values_of(graph) {
@@ -300,10 +312,13 @@ impl<'m> Survey<'m> {
                 else {
                     continue;
                 };
+                if self.is_float(value) {
+                    continue;
+                }
                 if let (true, Some(node)) = (given, self.first_reader(value)) {
                     let bytes = self.model.tensor(value).map_or(0, |t| t.byte_len());
                     let name = &self.model.values[value].name;
-                    let message = format!("`{name}` is {dtype}; fp16 converts float");
+                    let message = format!("`{name}` is {dtype}; float alone was to be converted");
                     cx.remarks.push(Remark::new(
                         self.model,
                         INFO.name,

@@ -17,7 +17,7 @@ pub use constant::{float_elements, int_elements, small_elements, source_tensor};
 pub use evaluated::{evaluated, steps, streamed};
 pub use floats::{float_tensor, read_floats, small_floats};
 pub use matrix::{Layout, MatrixView};
-pub use narrow::{HalfRecipes, count_beyond_half};
+pub use narrow::{Beyond, HALF_MAX, HalfRecipes, beyond_half};
 pub use recipe::{CODES, QuantizeBlocks, SCALES, ZERO_POINTS};
 pub use scale::{Channels, ScaleChannels};
 #[cfg(feature = "eval")]
