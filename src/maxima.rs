@@ -16,6 +16,9 @@ use crate::{
 /// The form of the file that this version writes, and the newest that it reads.
 const SCHEMA: u32 = 1;
 
+/// What stands for infinity, which a file has no number for: more than any float.
+pub const INFINITE: f64 = 1e39;
+
 /// The largest magnitude that was seen of each of some values, by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Maxima {
@@ -31,11 +34,11 @@ struct File {
 
 impl Maxima {
     /// Records that `value` reached `magnitude`; the largest counts. Infinity and NaN count as
-    /// the largest float, since a file has no number for them.
+    /// [`INFINITE`].
     pub fn record(&mut self, value: &str, magnitude: f64) {
         let magnitude = match magnitude.is_finite() {
             true => magnitude.abs(),
-            false => f64::from(f32::MAX),
+            false => INFINITE,
         };
         let most = self.values.entry(value.into()).or_default();
         *most = most.max(magnitude);
@@ -107,7 +110,7 @@ mod tests {
         let mut read = Maxima::default();
         read.read(&path).unwrap();
         assert_eq!(read, maxima);
-        assert_eq!(read.get("a=\""), Some(f64::from(f32::MAX)));
+        assert_eq!(read.get("a=\""), Some(INFINITE));
     }
 
     #[test]

@@ -79,8 +79,11 @@ impl Commit {
         copies
     }
 
-    /// `tensor` in half precision.
+    /// `tensor` in half precision. One that is not of the type that the model says is left.
     fn halved(&mut self, mut tensor: Tensor) -> Tensor {
+        if !tensor.dtype.is_float() || tensor.dtype == DataType::Float16 {
+            return tensor;
+        }
         self.weights += 1;
         self.bytes += tensor.byte_len();
         if let Elements::Data(data) = &tensor.elements {

@@ -1,7 +1,7 @@
 //! Operators by what they do with the size of numbers. All of the default domain.
 
 /// They only move numbers about: what they read of a weight beyond half's range they hand on.
-pub(super) const MOVING: [&str; 11] = [
+pub(super) const MOVING: [&str; 12] = [
     "Concat",
     "Expand",
     "Flatten",
@@ -11,12 +11,13 @@ pub(super) const MOVING: [&str; 11] = [
     "Slice",
     "Split",
     "Squeeze",
+    "Tile",
     "Transpose",
     "Unsqueeze",
 ];
 
 /// Their results are about as large as the largest of their operands.
-pub(super) const SIZED: [&str; 44] = [
+pub(super) const SIZED: [&str; 43] = [
     "Abs",
     "Add",
     "AveragePool",
@@ -59,7 +60,6 @@ pub(super) const SIZED: [&str; 44] = [
     "SpaceToDepth",
     "Sub",
     "Sum",
-    "Tile",
     "Trilu",
 ];
 

@@ -35,7 +35,7 @@ const STANDS_IN: f64 = 1e8;
 
 /// Operators for which the largest number of half does in place of infinity, besides those
 /// that move numbers: how masks are made and applied.
-const MASKING: [&str; 9] = [
+const MASKING: [&str; 12] = [
     "Add",
     "Clip",
     "ConstantOfShape",
@@ -43,7 +43,10 @@ const MASKING: [&str; 9] = [
     "Min",
     "Mul",
     "Pad",
+    "ScatterElements",
+    "ScatterND",
     "Sub",
+    "Trilu",
     "Where",
 ];
 
@@ -80,7 +83,9 @@ fn is_half_output(survey: &Survey<'_>, io: Io, value: ValueId) -> bool {
 }
 
 fn range(survey: &Survey<'_>, value: ValueId) -> Result<Range> {
-    let Some((data, dtype)) = elements(survey.model, value) else {
+    let found = elements(survey.model, value);
+    let declared = survey.float_type(value);
+    let Some((data, dtype)) = found.filter(|(_, dtype)| declared == Some(*dtype)) else {
         return Ok(Range::Fits);
     };
     let beyond = beyond_half(&data, dtype)?;
@@ -93,9 +98,9 @@ fn range(survey: &Survey<'_>, value: ValueId) -> Result<Range> {
     })
 }
 
-/// The elements of a constant, or the one that a `ConstantOfShape` repeats.
+/// The elements of a constant of floating-point numbers, or the one that a `ConstantOfShape` repeats.
 pub(super) fn elements(model: &Model, value: ValueId) -> Option<(Data, DataType)> {
-    let of = |t: &Tensor| Some((t.data()?.clone(), t.dtype));
+    let of = |t: &Tensor| Some((t.data().filter(|_| t.dtype.is_float())?.clone(), t.dtype));
     if let Some(tensor) = source_tensor(model, value) {
         return of(tensor);
     }
