@@ -80,7 +80,7 @@ pub(super) static INFO: PassInfo = PassInfo {
 };
 
 const DOC: &str = "\
-Float tensors become float16 wherever the operators take it: weights, while the model is
+Floating-point tensors become float16 wherever the operators take it: weights, while the model is
 written, rounded to nearest even; results, by the types of the operands, `to` of a Cast and
 `dtype`. Values keep their names. Where precisions meet stands one Cast a value, whose
 result has a new name; the output of the model that is cast back keeps its own.
@@ -90,23 +90,34 @@ result has a new name; the output of the model that is cast back keeps its own.
 The main graph and the bodies in it. What stays float has Casts around it and a remark:
 
 - operators that take no half by their schema at the model's opset (`operator`, `opset`):
-  those that are not known, those of sequences and optionals, RandomNormal and
-  RandomUniform, QuantizeLinear and DequantizeLinear, whose scales are exact; operands that are coordinates or scales of
-  Resize, Upsample and OneHot (no remark);
-- calls of local functions, and what is in them (`function`);
+  those that are not known, those of sequences and optionals, QuantizeLinear and
+  DequantizeLinear, whose scales are exact; operands that are coordinates or scales of Resize,
+  Upsample and OneHot (no remark);
+- operators that ONNX Runtime's CPU refuses in half, in every version tried from 1.20 to 1.31
+  (`operator`): those that make numbers and read none (RandomNormal, EyeLike of integers), sums in
+  ScatterElements and ScatterND, TreeEnsemble. Of the others that lack a kernel it computes in float;
+- calls of local functions that cannot be inlined, because a call is excluded or the body is
+  written for another version of an operator (`function`). All other functions that compute with
+  floats are inlined first;
 - arithmetic on whole numbers whose exact result counts (`whole-numbers`): what begins with a
   cast of integers, Range, Floor, Ceil or Round and ends in a cast to integers, a comparison,
   Sin, Cos, Tan, or an operand that stays float. So positions, lengths and the angles of
   rotary embeddings are exact; their sines become half;
 - squares that are averaged or summed, up to where the root is taken (`half-range`): the
   square of 256 is beyond half's range. The layer norms that exporters spell out are these;
+- nodes that make or read values beyond half's range (`half-range`): those that were measured to
+  get beyond half of it (`maxima`, `peak`; a factor of two for other inputs than those measured),
+  and those that must be, by an estimate: it begins at a constant beyond the range, or at a scalar
+  factor, takes what is unknown for 1, and goes on until something bounds or scales it. So too values
+  that stay below the least normal number, 6.1e-5, such as the reciprocals of large ones;
 - nodes that read a constant with numbers beyond half's range, 65504 (`half-range`). Where a
   constant of up to 4096 elements has only such numbers of 1e8 and more, and is read as masks
   are (Where, Add, Mul, ...), these stand for infinity and become +-65504 instead
   (`clamped`). Infinity and NaN stay. Numbers below 6e-8 become zero, also constants such as
   1e-12.
 
-double and bfloat16 are left as they are (`dtype`). A constant of up to 4096 elements that
+double and bfloat16 become half as well, and are cast back to what they were where they stay;
+with `from=float` they are left (`dtype`). A constant of up to 4096 elements that
 float and half nodes read exists in both types; a larger one is half, and cast to float.
 
 ## Statistics

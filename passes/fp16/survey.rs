@@ -4,7 +4,10 @@ use std::collections::HashSet;
 
 use crate::{
     infer::{self, Kind},
-    ir::{DataType, Def, GraphId, Model, Node, NodeId, SideTable, Str, Use, Uses, ValueId},
+    ir::{
+        AttributeValue, DataType, Def, GraphId, Model, Node, NodeId, SideTable, Str, Use, Uses,
+        ValueId,
+    },
     pass::{Left, PassContext, Reason, Remark},
     schema::{self, OpSchema, Param},
     weights::source_tensor,
@@ -17,17 +20,16 @@ use super::INFO;
 pub(super) const SMALL: u64 = 4096;
 
 /// Operators that stay float because of what their numbers mean, whatever their schema says:
-/// scales that quantized values are exact multiples of, and windows, which are constants.
-/// Random numbers without an operand are these in ONNX Runtime, which makes no halves of them.
-const FLOAT: [&str; 8] = [
-    "RandomNormal",
-    "RandomUniform",
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "HannWindow",
-    "HammingWindow",
-    "BlackmanWindow",
-    "MelWeightMatrix",
+/// scales that quantized values are exact multiples of, windows, which are constants, and trees,
+/// whose attributes have the type of the operand.
+const FLOAT: [(&str, &str); 7] = [
+    ("", "QuantizeLinear"),
+    ("", "DequantizeLinear"),
+    ("", "HannWindow"),
+    ("", "HammingWindow"),
+    ("", "BlackmanWindow"),
+    ("", "MelWeightMatrix"),
+    ("ai.onnx.ml", "TreeEnsemble"),
 ];
 
 /// Operands that are coordinates, counts or scales: they stay float.
@@ -243,11 +245,23 @@ impl<'m> Survey<'m> {
         if n.is("Constant") && !n.output(0).is_some_and(|v| self.is_constant(v)) {
             return self.leave(node, Reason::Operator, "a sparse constant", 0);
         }
-        if FLOAT.contains(&&*n.op_type) {
+        if FLOAT.contains(&(n.domain(), &*n.op_type)) {
             let message = format!("`{operator}` makes or reads numbers that stay exact");
             return self.leave(node, Reason::Operator, message, 0);
         }
+        let reduction = n.attribute("reduction");
+        let plain = matches!(reduction, Some(AttributeValue::String(s)) if &**s == b"none");
+        if (n.is("ScatterElements") || n.is("ScatterND")) && reduction.is_some() && !plain {
+            let message = format!("ONNX Runtime does not reduce halves with `{operator}`");
+            return self.leave(node, Reason::Operator, message, 0);
+        }
         let float = |v: &Option<ValueId>| v.is_some_and(|v| self.is_float(v));
+        // ONNX Runtime computes with float where it has no kernel for half, when an operand is
+        // half; of what makes halves of nothing else it wants the kernel, and has none.
+        if !n.inputs.iter().any(float) && !self.follows_users(node) {
+            let message = format!("`{operator}` makes numbers, and reads none that become half");
+            return self.leave(node, Reason::Operator, message, 0);
+        }
         let half = |p: Option<&Param>| p.is_some_and(|p| infer::takes(p, DataType::Float16));
         let takes = |s: &OpSchema| {
             (0..n.inputs.len()).any(|i| float(&n.inputs[i]) && half(s.input(i)))
