@@ -49,6 +49,7 @@ pub mod inspect;
 pub mod ir;
 pub mod maxima;
 pub mod onnx;
+pub mod opset;
 pub mod output_file;
 pub mod pass;
 pub mod quant;
