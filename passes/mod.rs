@@ -4,6 +4,7 @@
 //! `testdata/filetests/`. Nothing else. A pass never uses another pass.
 
 mod const_fold;
+mod convert_opset;
 mod cse;
 mod dce;
 mod fix_dims;
@@ -28,6 +29,7 @@ use crate::pass::{PassInfo, PipelineInfo, Registry};
 pub static PASSES: &[&PassInfo] = &[
     &strip_attrs::INFO,
     &inline_functions::INFO,
+    &convert_opset::INFO,
     &fix_dims::INFO,
     &infer_shapes::INFO,
     &const_fold::INFO,

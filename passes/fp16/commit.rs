@@ -3,7 +3,8 @@
 use crate::{
     ir::{
         Attribute, AttributeValue, Constant, DataType, Def, Elements, Model, Node, NodeId,
-        SideTable, Tensor, TypeKind, Use, ValueId, ValueInfo, edit::Edit,
+        SideTable, Tensor, TypeKind, Use, ValueId, ValueInfo,
+        edit::{Edit, remove_unused},
     },
     pass::PassContext,
     weights::{HalfRecipes, source_tensor},
@@ -14,19 +15,22 @@ use super::{
     range::listed_floats,
 };
 
-impl Precision {
-    fn dtype(self) -> DataType {
-        match self {
+impl Decision {
+    /// The type that the value has in `precision`.
+    fn dtype(&self, precision: Precision) -> DataType {
+        match precision {
             Precision::Half => DataType::Float16,
-            Precision::Float => DataType::Float,
+            Precision::Float => self.dtype,
         }
     }
 
-    /// What the name of a value cast to it ends in.
-    fn suffix(self) -> &'static str {
-        match self {
-            Precision::Half => "_f16",
-            Precision::Float => "_f32",
+    /// What the name of the value cast to `precision` ends in.
+    fn suffix(&self, precision: Precision) -> &'static str {
+        match self.dtype(precision) {
+            DataType::Float16 => "_f16",
+            DataType::Bfloat16 => "_bf16",
+            DataType::Double => "_f64",
+            _ => "_f32",
         }
     }
 }
@@ -75,12 +79,15 @@ impl Commit {
         copies
     }
 
-    /// `tensor` in half precision.
+    /// `tensor` in half precision. One that is not of the type that the model says is left.
     fn halved(&mut self, mut tensor: Tensor) -> Tensor {
+        if !tensor.dtype.is_float() || tensor.dtype == DataType::Float16 {
+            return tensor;
+        }
         self.weights += 1;
         self.bytes += tensor.byte_len();
         if let Elements::Data(data) = &tensor.elements {
-            tensor.elements = Elements::Data(self.recipes.convert(data));
+            tensor.elements = Elements::Data(self.recipes.convert(data, tensor.dtype));
         }
         tensor.dtype = DataType::Float16;
         // In the typed field, halves would stand in a list of integers.
@@ -175,18 +182,27 @@ impl Commit {
         for d in decisions {
             let mut is = d.value;
             if d.named != d.made {
-                let node = self.cast(&edit, d.value, d.named);
-                let name = format!("{}{}", edit.model().values[d.value].name, d.made.suffix());
+                let node = self.cast(&edit, d.value, d.dtype(d.named));
+                let name = &edit.model().values[d.value].name;
+                let name = format!("{name}{}", d.suffix(d.made));
                 is = edit.interpose(d.value, node, &name);
             }
             made[d.value] = (d.made == Precision::Half).then_some(is);
             d.any.iter().for_each(|&u| redirect(&mut edit, u, is));
         }
+        let mut bypassed = Vec::new();
         for d in decisions {
             let shortcut = d.cast_from.and_then(|s| match s.was_half {
                 true => Some(s.value),
                 false => made[s.value],
             });
+            // It would be cast from half to half.
+            if let (Some(half), Precision::Half, Precision::Half) = (shortcut, d.made, d.named) {
+                let uses = d.half.iter().chain(&d.any);
+                uses.for_each(|&u| redirect(&mut edit, u, half));
+                bypassed.push(d.value);
+                continue;
+            }
             for (precision, uses) in [(Precision::Half, &d.half), (Precision::Float, &d.float)] {
                 if precision == d.named || uses.is_empty() {
                     continue;
@@ -204,10 +220,10 @@ impl Commit {
                     }
                     (Precision::Float, None) if d.named == Precision::Half => before(&edit, own),
                     _ => {
-                        let mut node = self.cast(&edit, d.value, precision);
+                        let mut node = self.cast(&edit, d.value, d.dtype(precision));
                         node.inputs = vec![Some(d.value)];
                         let name = &edit.model().values[d.value].name;
-                        let name = format!("{name}{}", precision.suffix());
+                        let name = format!("{name}{}", d.suffix(precision));
                         edit.insert_after(d.value, node, &name)
                     }
                 };
@@ -220,17 +236,18 @@ impl Commit {
             edit.import_opset(main, "", 13);
         }
         edit.finish();
+        remove_unused(model, &bypassed);
     }
 
-    /// A `Cast` of `value`, or to it, to `precision`, without operand.
-    fn cast(&mut self, edit: &Edit<'_>, value: ValueId, precision: Precision) -> Node {
+    /// A `Cast` of `value`, or to it, to `dtype`, without operand.
+    fn cast(&mut self, edit: &Edit<'_>, value: ValueId, dtype: DataType) -> Node {
         self.casts += 1;
         self.changes += 1;
         let model = edit.model();
         let home = model.home(value);
         let mut node = Node::new(home, "", "Cast");
         node.name = Some(format!("{}/Cast", model.values[value].name).into());
-        let to = type_code(model.opset(home, ""), precision.dtype());
+        let to = type_code(model.opset(home, ""), dtype);
         node.attributes = vec![Attribute::new("to", to)];
         node
     }
@@ -253,7 +270,7 @@ fn redirect(edit: &mut Edit<'_>, u: Use, to: ValueId) {
     }
 }
 
-/// The float constant `value` as a tensor.
+/// The constant `value` as a tensor.
 fn constant_tensor(model: &Model, value: ValueId) -> Option<Tensor> {
     if let Some(tensor) = source_tensor(model, value) {
         return Some(tensor.clone());

@@ -18,13 +18,15 @@ use super::{
 pub(super) enum Precision {
     /// float16.
     Half,
-    /// float.
+    /// The type that it has.
     Float,
 }
 
 /// What becomes of one float value.
 pub(super) struct Decision {
     pub(super) value: ValueId,
+    /// The type it has.
+    pub(super) dtype: DataType,
     /// How it is made.
     pub(super) made: Precision,
     /// What it is called by its name: differs from `made` for an output of the model whose
@@ -92,11 +94,8 @@ impl Plan {
         let mut decisions = Vec::new();
         for &graph in &survey.graphs {
             let values = survey.model.values_of(graph).into_iter();
-            decisions.extend(
-                values
-                    .filter(|&v| survey.is_float(v))
-                    .map(|v| self.value(survey, v)),
-            );
+            let floats = values.filter_map(|v| Some((v, survey.float_type(v)?)));
+            decisions.extend(floats.map(|(v, dtype)| self.value(survey, v, dtype)));
         }
         Decided {
             decisions,
@@ -104,7 +103,7 @@ impl Plan {
         }
     }
 
-    fn value(&self, survey: &Survey<'_>, value: ValueId) -> Decision {
+    fn value(&self, survey: &Survey<'_>, value: ValueId, dtype: DataType) -> Decision {
         let (mut half, mut float, mut any) = (Vec::new(), Vec::new(), Vec::new());
         for &u in survey.uses.of_value(value) {
             match self.want(survey, u, value) {
@@ -135,9 +134,10 @@ impl Plan {
             (None, _) => wanted,
         };
         let named = fixed.unwrap_or(made);
-        let cast_from = self.cast_from(survey, value, &half);
+        let cast_from = self.cast_from(survey, value, half.iter().chain(&any));
         Decision {
             value,
+            dtype,
             made,
             named,
             half,
@@ -148,7 +148,12 @@ impl Plan {
         }
     }
 
-    fn cast_from(&self, survey: &Survey<'_>, value: ValueId, half: &[Use]) -> Option<Source> {
+    fn cast_from<'u>(
+        &self,
+        survey: &Survey<'_>,
+        value: ValueId,
+        mut uses: impl Iterator<Item = &'u Use>,
+    ) -> Option<Source> {
         let model = survey.model;
         let node = model.producer(value).map(|n| &model.nodes[n])?;
         let from = node.input(0).filter(|_| node.is("Cast"))?;
@@ -158,7 +163,7 @@ impl Plan {
             Use::Operand(user, _) => model.nodes[user].graph == node.graph,
             Use::Output(..) => false,
         };
-        half.iter().all(here).then_some(Source {
+        uses.all(here).then_some(Source {
             value: from,
             was_half,
         })

@@ -4,26 +4,26 @@ use rayon::prelude::*;
 
 use crate::{
     error::Result,
-    ir::{AttributeValue, Model, Node, SideTable, Tensor, Use, ValueId},
+    ir::{AttributeValue, Data, DataType, Model, Node, SideTable, Tensor, Use, ValueId},
     pass::Reason,
-    quant::count_beyond_f16,
-    weights::{count_beyond_half, float_elements, source_tensor},
+    weights::{Beyond, beyond_half, source_tensor},
 };
 
 use super::{
     Io,
+    operators::MOVING,
     survey::{SMALL, Survey, Want},
 };
 
 /// What half's range does to a constant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Range {
     /// Nothing.
     Fits,
     /// So many elements beyond it stand for infinity, and become its largest numbers.
     StandsIn(usize),
-    /// It has so many numbers beyond it: who reads it stays float.
-    Wide(usize),
+    /// It has numbers beyond it: who reads it stays float.
+    Wide(Beyond),
 }
 
 /// The range of each constant that was read.
@@ -31,11 +31,11 @@ pub(super) type Ranges = SideTable<ValueId, Range>;
 
 /// From here on a number in a small constant stands for infinity: masks have 1e9, 1e30 or the
 /// largest float. Numbers below it and beyond 65504 are coefficients, limits, variances.
-const STANDS_IN: f32 = 1e8;
+const STANDS_IN: f64 = 1e8;
 
 /// Operators for which the largest number of half does in place of infinity, besides those
 /// that move numbers: how masks are made and applied.
-const MASKING: [&str; 9] = [
+const MASKING: [&str; 12] = [
     "Add",
     "Clip",
     "ConstantOfShape",
@@ -43,24 +43,11 @@ const MASKING: [&str; 9] = [
     "Min",
     "Mul",
     "Pad",
+    "ScatterElements",
+    "ScatterND",
     "Sub",
+    "Trilu",
     "Where",
-];
-
-/// Operators that only move numbers about: what they read of a weight beyond half's range
-/// they hand on.
-const MOVING: [&str; 11] = [
-    "Concat",
-    "Expand",
-    "Flatten",
-    "Gather",
-    "Identity",
-    "Reshape",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
 ];
 
 /// Reads the constants that something wants to be half.
@@ -81,7 +68,7 @@ pub(super) fn read(survey: &Survey<'_>, io: Io) -> Result<Ranges> {
     for (value, range) in values.into_iter().zip(found) {
         ranges[value] = match range {
             // An output that has to be half has no better numbers.
-            Range::Wide(n) if is_half_output(survey, io, value) => Range::StandsIn(n),
+            Range::Wide(b) if is_half_output(survey, io, value) => Range::StandsIn(b.count),
             range => range,
         };
     }
@@ -96,52 +83,37 @@ fn is_half_output(survey: &Survey<'_>, io: Io, value: ValueId) -> bool {
 }
 
 fn range(survey: &Survey<'_>, value: ValueId) -> Result<Range> {
-    let elements = match elements(survey.model, value) {
-        Some(Given::Listed(elements)) => elements,
-        Some(Given::Tensor(tensor)) if is_small(tensor) => {
-            float_elements(tensor)?.unwrap_or_default()
-        }
-        Some(Given::Tensor(tensor)) => {
-            let beyond = tensor.data().map_or(Ok(0), count_beyond_half)?;
-            return Ok(match beyond {
-                0 => Range::Fits,
-                n => Range::Wide(n),
-            });
-        }
-        None => return Ok(Range::Fits),
+    let found = elements(survey.model, value);
+    let declared = survey.float_type(value);
+    let Some((data, dtype)) = found.filter(|(_, dtype)| declared == Some(*dtype)) else {
+        return Ok(Range::Fits);
     };
-    let bytes: Vec<u8> = elements.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let beyond = count_beyond_f16(&bytes);
-    let large = |x: &&f32| x.is_finite() && x.abs() >= STANDS_IN;
-    let stands_in = beyond == elements.iter().filter(large).count();
-    Ok(match beyond {
+    let beyond = beyond_half(&data, dtype)?;
+    // All that are beyond, that is: the least of them is.
+    let stands_in = data.len() * 8 / dtype.bits() <= SMALL && beyond.least >= STANDS_IN;
+    Ok(match beyond.count {
         0 => Range::Fits,
         n if stands_in && is_masking(survey, value) => Range::StandsIn(n),
-        n => Range::Wide(n),
+        _ => Range::Wide(beyond),
     })
 }
 
-/// The elements that a constant is given by.
-enum Given<'m> {
-    Tensor(&'m Tensor),
-    Listed(Vec<f32>),
-}
-
-/// The elements of a constant, or the one that a `ConstantOfShape` repeats.
-fn elements(model: &Model, value: ValueId) -> Option<Given<'_>> {
+/// The elements of a constant of floating-point numbers, or the one that a `ConstantOfShape` repeats.
+pub(super) fn elements(model: &Model, value: ValueId) -> Option<(Data, DataType)> {
+    let of = |t: &Tensor| Some((t.data().filter(|_| t.dtype.is_float())?.clone(), t.dtype));
     if let Some(tensor) = source_tensor(model, value) {
-        return Some(Given::Tensor(tensor));
+        return of(tensor);
     }
     let node = &model.nodes[model.producer(value)?];
     match node.attribute("value") {
-        Some(AttributeValue::Tensor(t)) if node.is("ConstantOfShape") => Some(Given::Tensor(t)),
-        _ if node.is("Constant") => listed_floats(node).map(Given::Listed),
+        Some(AttributeValue::Tensor(t)) if node.is("ConstantOfShape") => of(t),
+        _ if node.is("Constant") => {
+            let bytes = listed_floats(node)?.into_iter().flat_map(f32::to_le_bytes);
+            let bytes: Vec<u8> = bytes.collect();
+            Some((Data::Bytes(bytes.into()), DataType::Float))
+        }
         _ => None,
     }
-}
-
-fn is_small(tensor: &Tensor) -> bool {
-    tensor.element_count().is_some_and(|n| n <= SMALL)
 }
 
 /// Whether all that read `value` do with it what is done with masks.

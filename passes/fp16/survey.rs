@@ -4,7 +4,10 @@ use std::collections::HashSet;
 
 use crate::{
     infer::{self, Kind},
-    ir::{DataType, Def, GraphId, Model, Node, NodeId, SideTable, Str, Use, Uses, ValueId},
+    ir::{
+        AttributeValue, DataType, Def, GraphId, Model, Node, NodeId, SideTable, Str, Use, Uses,
+        ValueId,
+    },
     pass::{Left, PassContext, Reason, Remark},
     schema::{self, OpSchema, Param},
     weights::source_tensor,
@@ -17,17 +20,16 @@ use super::INFO;
 pub(super) const SMALL: u64 = 4096;
 
 /// Operators that stay float because of what their numbers mean, whatever their schema says:
-/// scales that quantized values are exact multiples of, and windows, which are constants.
-/// Random numbers without an operand are these in ONNX Runtime, which makes no halves of them.
-const FLOAT: [&str; 8] = [
-    "RandomNormal",
-    "RandomUniform",
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "HannWindow",
-    "HammingWindow",
-    "BlackmanWindow",
-    "MelWeightMatrix",
+/// scales that quantized values are exact multiples of, windows, which are constants, and trees,
+/// whose attributes have the type of the operand.
+const FLOAT: [(&str, &str); 7] = [
+    ("", "QuantizeLinear"),
+    ("", "DequantizeLinear"),
+    ("", "HannWindow"),
+    ("", "HammingWindow"),
+    ("", "BlackmanWindow"),
+    ("", "MelWeightMatrix"),
+    ("ai.onnx.ml", "TreeEnsemble"),
 ];
 
 /// Operands that are coordinates, counts or scales: they stay float.
@@ -69,11 +71,14 @@ pub(super) struct Survey<'m> {
     pub(super) nodes: Vec<NodeId>,
     inside: SideTable<NodeId, bool>,
     schemas: SideTable<NodeId, Option<&'static OpSchema>>,
+    /// The types that become half.
+    types: &'static [DataType],
     stays: SideTable<NodeId, Option<Stays>>,
 }
 
 impl<'m> Survey<'m> {
-    pub(super) fn new(model: &'m Model) -> Survey<'m> {
+    /// Of tensors of `types`, that is, which are called float.
+    pub(super) fn new(model: &'m Model, types: &'static [DataType]) -> Survey<'m> {
         let graphs = model.graphs_within(model.main);
         let listed = graphs.iter().flat_map(|&g| model.graphs[g].nodes.iter());
         let mut survey = Survey {
@@ -84,6 +89,7 @@ impl<'m> Survey<'m> {
             graphs,
             inside: SideTable::new(false),
             schemas: SideTable::new(None),
+            types,
             stays: SideTable::new(None),
         };
         let overload = |o: &'m Option<Str>| o.as_deref().unwrap_or_default();
@@ -125,9 +131,17 @@ impl<'m> Survey<'m> {
         self.stays[node].is_some()
     }
 
-    /// Whether `value` is a float tensor.
+    /// The type of `value`, if it is a tensor of one that becomes half.
+    pub(super) fn float_type(&self, value: ValueId) -> Option<DataType> {
+        match self.kinds[value] {
+            Some(Kind::Tensor(dtype)) if self.types.contains(&dtype) => Some(dtype),
+            _ => None,
+        }
+    }
+
+    /// Whether `value` is a tensor of a type that becomes half.
     pub(super) fn is_float(&self, value: ValueId) -> bool {
-        self.kinds[value] == Some(Kind::Tensor(DataType::Float))
+        self.float_type(value).is_some()
     }
 
     /// Whether the float tensors of `node`, in the main graph or inside it, become half.
@@ -231,11 +245,23 @@ impl<'m> Survey<'m> {
         if n.is("Constant") && !n.output(0).is_some_and(|v| self.is_constant(v)) {
             return self.leave(node, Reason::Operator, "a sparse constant", 0);
         }
-        if FLOAT.contains(&&*n.op_type) {
+        if FLOAT.contains(&(n.domain(), &*n.op_type)) {
             let message = format!("`{operator}` makes or reads numbers that stay exact");
             return self.leave(node, Reason::Operator, message, 0);
         }
+        let reduction = n.attribute("reduction");
+        let plain = matches!(reduction, Some(AttributeValue::String(s)) if &**s == b"none");
+        if (n.is("ScatterElements") || n.is("ScatterND")) && reduction.is_some() && !plain {
+            let message = format!("ONNX Runtime does not reduce halves with `{operator}`");
+            return self.leave(node, Reason::Operator, message, 0);
+        }
         let float = |v: &Option<ValueId>| v.is_some_and(|v| self.is_float(v));
+        // ONNX Runtime computes with float where it has no kernel for half, when an operand is
+        // half; of what makes halves of nothing else it wants the kernel, and has none.
+        if !n.inputs.iter().any(float) && !self.follows_users(node) {
+            let message = format!("`{operator}` makes numbers, and reads none that become half");
+            return self.leave(node, Reason::Operator, message, 0);
+        }
         let half = |p: Option<&Param>| p.is_some_and(|p| infer::takes(p, DataType::Float16));
         let takes = |s: &OpSchema| {
             (0..n.inputs.len()).any(|i| float(&n.inputs[i]) && half(s.input(i)))
@@ -287,7 +313,7 @@ impl<'m> Survey<'m> {
             && (tensor.is_some_and(|t| few(t.element_count())) || self.is_short_constant(value))
     }
 
-    /// Remarks on values of the other floating-point types, at their first reader.
+    /// Remarks on values of floating-point types that are left, at their first reader.
     pub(super) fn other_types(&self, cx: &mut PassContext) {
         for &graph in &self.graphs {
             for value in self.model.values_of(graph) {
@@ -300,10 +326,13 @@ impl<'m> Survey<'m> {
                 else {
                     continue;
                 };
+                if self.is_float(value) {
+                    continue;
+                }
                 if let (true, Some(node)) = (given, self.first_reader(value)) {
                     let bytes = self.model.tensor(value).map_or(0, |t| t.byte_len());
                     let name = &self.model.values[value].name;
-                    let message = format!("`{name}` is {dtype}; fp16 converts float");
+                    let message = format!("`{name}` is {dtype}; float alone was to be converted");
                     cx.remarks.push(Remark::new(
                         self.model,
                         INFO.name,

@@ -4,6 +4,7 @@ mod language;
 mod limits;
 mod lm;
 mod log_probs;
+mod maxima;
 mod metrics;
 mod per_node;
 pub mod report;
@@ -14,6 +15,7 @@ mod tokens;
 
 pub use language::{Baseline, LanguageOptions};
 pub use limits::Limits;
+pub use maxima::measure;
 pub use report::Evaluation;
 pub use subject::{OpenSubject, Subject};
 pub(crate) use summary::quantile;

@@ -101,13 +101,13 @@ pub(crate) fn first_item(items: Items<'_>, signature: &Signature) -> Result<Vec<
 }
 
 /// What the items are, one form for both kinds.
-struct Feeds<'a> {
+pub(super) struct Feeds<'a> {
     items: Items<'a>,
     texts: Vec<&'a [u32]>,
 }
 
 impl<'a> Feeds<'a> {
-    fn of(items: Items<'a>) -> Result<Feeds<'a>> {
+    pub(super) fn of(items: Items<'a>) -> Result<Feeds<'a>> {
         let texts = match items {
             Items::Tensors { .. } => Vec::new(),
             Items::Texts { window: 0, .. } => {
@@ -129,7 +129,7 @@ impl<'a> Feeds<'a> {
         }
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self.items {
             Items::Tensors { sets, .. } => sets.len(),
             Items::Texts { .. } => self.texts.len(),
@@ -137,7 +137,7 @@ impl<'a> Feeds<'a> {
     }
 
     /// The inputs of item `i` for a model with this signature.
-    fn item(&self, i: usize, signature: &Signature) -> Result<Vec<Named>> {
+    pub(super) fn item(&self, i: usize, signature: &Signature) -> Result<Vec<Named>> {
         let (feeds, given) = match self.items {
             Items::Tensors { sets, .. } => {
                 let rest = rest_of(signature, &sets[i])?;

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
+from onnx.reference import ReferenceEvaluator
 from tokenizers import Tokenizer
 
 import harness
@@ -192,6 +195,160 @@ def test_nothing_depends_on_the_number_of_threads(onnxq):
         environment = {**os.environ, "RAYON_NUM_THREADS": threads}
         onnxq.ok("opt", source, "-o", f"{threads}.onnx", "--passes", "fp16", env=environment)
     assert (onnxq.dir / "1.onnx").read_bytes() == (onnxq.dir / "4.onnx").read_bytes()
+
+
+# --- other types
+
+
+def test_a_model_of_doubles(onnxq):
+    model = parser.parse_model(HEADER.replace(', "com.microsoft" : 1, "local" : 1', "") + """
+        g (double[3,4] x) => (double[3,4] y) <double[4,4] W = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7}> {
+            h = MatMul (x, W)  c = Constant <value = double {0.5}> ()  s = Mul (h, c)  y = Tanh (s) }""")
+    source = harness.save(model, onnxq.dir / "in.onnx")
+    made = convert(onnxq, source)
+    assert typed(made.graph.output) == {"y": TensorProto.DOUBLE}
+    assert [i.data_type for i in made.graph.initializer] == [HALF]
+    feeds = {"x": np.random.default_rng(0).standard_normal((3, 4))}
+    [expected] = harness.run_model(source, feeds).values()
+    [found] = harness.run_model(onnxq.dir / "out.onnx", feeds).values()
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=0, atol=SMALL_MODEL * np.abs(expected).max())
+
+
+def test_a_model_of_bfloat16(onnxq):
+    # ONNX Runtime's CPU multiplies no bfloat16; what it should give is computed here.
+    weight = np.random.default_rng(1).standard_normal((64, 8)).astype(np.float32)
+    weight = (weight.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    tensor = TensorProto(name="W", data_type=TensorProto.BFLOAT16, dims=weight.shape)
+    tensor.raw_data = (weight.view(np.uint32) >> 16).astype("<u2").tobytes()
+    nodes = [
+        helper.make_node("Cast", ["x"], ["b"], to=TensorProto.BFLOAT16),
+        helper.make_node("MatMul", ["b", "W"], ["m"]),
+        helper.make_node("Cast", ["m"], ["y"], to=FLOAT),
+    ]
+    inputs = [helper.make_tensor_value_info("x", FLOAT, [3, 64])]
+    outputs = [helper.make_tensor_value_info("y", FLOAT, [3, 8])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [tensor])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    convert(onnxq, harness.save(model, onnxq.dir / "in.onnx"))
+    x = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
+    [found] = harness.run_model(onnxq.dir / "out.onnx", {"x": x}).values()
+    expected = x.astype(np.float16).astype(np.float32) @ weight
+    # Halves are finer than bfloat16; the 64 products are added in float or half.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=64 * 2.0**-12 * np.abs(expected).max())
+
+
+# --- numbers beyond half's range
+
+# What becomes normal again is the same up to a few roundings of halves.
+RESIDUAL = 16 * 2.0**-12
+
+
+def residual_model(weight: np.ndarray) -> onnx.ModelProto:
+    """A residual stream that a layer makes large, an RMS norm spelled out, and a projection."""
+    size = weight.shape[0]
+    rng = np.random.default_rng(3)
+    constants = {
+        "W": weight,
+        "P": rng.standard_normal((size, 4)).astype(np.float32) / np.sqrt(size).astype(np.float32),
+        "two": np.float32(2),
+        "eps": np.float32(1e-6),
+        "one": np.float32(1),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["m"], name="up"),
+        helper.make_node("Add", ["x", "m"], ["h"], name="residual"),
+        helper.make_node("Pow", ["h", "two"], ["s"]),
+        helper.make_node("ReduceMean", ["s"], ["v"], axes=[-1]),
+        helper.make_node("Add", ["v", "eps"], ["e"]),
+        helper.make_node("Sqrt", ["e"], ["r"]),
+        helper.make_node("Div", ["one", "r"], ["i"]),
+        helper.make_node("Mul", ["h", "i"], ["n"], name="norm"),
+        helper.make_node("MatMul", ["n", "P"], ["y"], name="down"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", FLOAT, ["rows", size])],
+        [helper.make_tensor_value_info("y", FLOAT, ["rows", 4])],
+        [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def islands(onnxq: harness.Onnxq, source: Path, passes: str) -> set[str]:
+    """Converts to `out.onnx`; the nodes that stay float for their range."""
+    onnxq.ok("opt", source, "-o", "out.onnx", "--passes", passes, "--json", "report.json", "--verify-each")
+    return {node for node, reason in Report.read(onnxq.dir / "report.json").remarks() if reason == "half-range"}
+
+
+def run_in_halves(model: Path, x: np.ndarray) -> list[np.ndarray]:
+    """ONNX Runtime's CPU has no half kernels for most operators and keeps their results in float; this does not."""
+    with np.errstate(all="ignore"):
+        return ReferenceEvaluator(str(model)).run(None, {"x": x})
+
+
+def assert_close(onnxq: harness.Onnxq, source: Path, x: np.ndarray) -> None:
+    [expected] = harness.run_model(source, {"x": x}).values()
+    path = onnxq.dir / "out.onnx"
+    for [found] in (harness.run_model(path, {"x": x}).values(), run_in_halves(path, x)):
+        assert np.isfinite(found).all()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=RESIDUAL * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("passes", ["fp16", "clean,fp16"])
+def test_a_weight_beyond_the_range(passes, onnxq):
+    weight = np.random.default_rng(4).standard_normal((32, 32)).astype(np.float32)
+    weight[3, 5] = 1e5
+    source = harness.save(residual_model(weight), onnxq.dir / "in.onnx")
+    found = islands(onnxq, source, passes)
+    # The clean-up makes one Gemm of the first two.
+    assert {"up", "norm"} <= found, found
+    assert "residual" in found or "clean" in passes
+    assert "down" not in found
+    assert_close(onnxq, source, np.random.default_rng(0).standard_normal((5, 32)).astype(np.float32))
+
+
+def measure(onnxq: harness.Onnxq, model: Path, inputs: Path) -> None:
+    """Writes `maxima.json`."""
+    example = harness.build_example("measure_maxima")
+    done = subprocess.run([example, model, inputs], capture_output=True, text=True, check=True)
+    (onnxq.dir / "maxima.json").write_text(done.stdout)
+
+
+def test_activations_beyond_the_range(onnxq):
+    # Every weight fits; their products do not.
+    weight = np.random.default_rng(4).standard_normal((32, 32)).astype(np.float32) * 20000
+    source = harness.save(residual_model(weight), onnxq.dir / "in.onnx")
+    x = np.random.default_rng(0).standard_normal((5, 32)).astype(np.float32)
+    assert islands(onnxq, source, "clean,fp16").isdisjoint({"up", "norm"})
+    [lost] = run_in_halves(onnxq.dir / "out.onnx", x)
+    assert not np.isfinite(lost).all(), "without measuring it overflows"
+
+    onnxq.ok("opt", source, "-o", "clean.onnx", "--passes", "clean")
+    np.savez(onnxq.dir / "inputs.npz", x=x)
+    measure(onnxq, onnxq.dir / "clean.onnx", onnxq.dir / "inputs.npz")
+    maxima = json.loads((onnxq.dir / "maxima.json").read_text())["maxima"]
+    hidden = np.abs(x.astype(np.float64) @ weight).max()
+    assert maxima["h"] == pytest.approx(hidden, rel=1e-3)
+    found = islands(onnxq, onnxq.dir / "clean.onnx", "fp16{maxima=maxima.json}")
+    assert {"up", "norm"} <= found, found
+    assert "down" not in found
+    assert_close(onnxq, source, x)
+
+
+@pytest.mark.parametrize(
+    ("option", "mentions"),
+    [
+        ("maxima=none.json", ("none.json",)),
+        ("maxima=bad.json", ("bad.json", "expected `{")),
+        ("peak=x", ("option `peak`", "name=number")),
+    ],
+)
+def test_maxima_that_cannot_be_read(option, mentions, onnxq):
+    source, _ = small(onnxq, "mlp")
+    (onnxq.dir / "bad.json").write_text("[1]")
+    onnxq.refuses("opt", source, "-o", "out.onnx", "--passes", f"fp16{{{option}}}", mentions=mentions)
 
 
 # --- real models
