@@ -8,13 +8,16 @@ mod spelled;
 
 use crate::{
     error::Result,
-    ir::Model,
+    ir::{Model, NodeId},
+    opset,
     pass::{
-        Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, Selection,
-        plan_nodes,
+        Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, Reason, Remark,
+        Selection, plan_nodes,
     },
     target::Targets,
 };
+
+use plan::{Look, Plan};
 
 /// The registry's entry.
 pub(super) static INFO: PassInfo = PassInfo {
@@ -165,7 +168,8 @@ impl Nbits {
 
 impl Pass for Nbits {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
-        let plans = plan_nodes(model, INFO.name, cx, |node| self.plan(model, node))?;
+        let converted = self.qdq && self.convert(model, cx)?;
+        let plans = self.plans(model, 0, cx)?;
         let count = match plans.len() {
             0 => 0,
             _ if self.qdq => self.commit_qdq(model, plans, cx),
@@ -174,6 +178,55 @@ impl Pass for Nbits {
                 count
             }
         };
-        Ok(Changed::count(count))
+        if count > 0 {
+            cx.model_changed();
+        }
+        Ok(Changed::count(count + usize::from(converted)))
+    }
+}
+
+impl Nbits {
+    /// What to do, were the model of opset `opset` or newer.
+    fn plans(
+        &self,
+        model: &Model,
+        opset: i64,
+        cx: &mut PassContext,
+    ) -> Result<Vec<(NodeId, Plan)>> {
+        let facts = cx.facts(model);
+        let look = Look {
+            model,
+            facts: &facts,
+            opset,
+        };
+        plan_nodes(model, INFO.name, cx, |node| self.plan(look, node))
+    }
+
+    /// Raises the opset to the one that blocked codes need, if there will be some; whether it did.
+    fn convert(&self, model: &mut Model, cx: &mut PassContext) -> Result<bool> {
+        let needed = self.qdq_opset();
+        if !opset::is_older(model, "", needed) {
+            return Ok(false);
+        }
+        let mut dry = PassContext {
+            facts: Some(cx.facts(model)),
+            ..PassContext::default()
+        };
+        if self.plans(model, needed, &mut dry)?.is_empty() || cx.rewrites_left == Some(0) {
+            return Ok(false);
+        }
+        match opset::convert(model, "", needed)? {
+            Ok(_) => {
+                cx.model_changed();
+                Ok(true)
+            }
+            Err(obstacles) => {
+                let remark = |o: opset::Obstacle| {
+                    Remark::new(model, INFO.name, o.node, Reason::Opset, o.message, 0)
+                };
+                cx.remarks.extend(obstacles.into_iter().map(remark));
+                Ok(false)
+            }
+        }
     }
 }

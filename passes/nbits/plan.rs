@@ -3,6 +3,7 @@
 use super::{INFO, Nbits};
 use crate::{
     error::Result,
+    infer::Facts,
     ir::{Constant, DataType, Dim, DimSize, Model, NodeId, ValueId},
     pass::{Left, Reason, constant_weight, other_operator},
     weights::{self, Layout, MatrixView, Untraceable, trace},
@@ -11,6 +12,28 @@ use crate::{
 /// Before it, the operators that go around the new node (Add, Cast, Reshape) have other
 /// forms, and no ONNX Runtime has kernels for them.
 const OLDEST_OPSET: i64 = 7;
+
+/// What is planned on.
+#[derive(Clone, Copy)]
+pub(super) struct Look<'m> {
+    pub(super) model: &'m Model,
+    pub(super) facts: &'m Facts,
+    /// The opset that the model will have at least.
+    pub(super) opset: i64,
+}
+
+impl Look<'_> {
+    pub(super) fn rank(&self, value: ValueId) -> Option<usize> {
+        let inferred = self.facts.shape(value).map(<[_]>::len);
+        inferred.or_else(|| self.model.rank_of(value))
+    }
+
+    /// The opset of the default domain for `node`.
+    pub(super) fn opset(&self, node: NodeId) -> i64 {
+        let own = self.model.opset(self.model.nodes[node].graph, "");
+        own.unwrap_or(1).max(self.opset)
+    }
+}
 
 /// How to rewrite a node.
 pub(super) struct Plan {
@@ -68,12 +91,13 @@ pub(super) fn decline<T>(reason: Reason, message: impl Into<String>, bytes: u64)
 }
 
 impl Nbits {
-    pub(super) fn plan(&self, model: &Model, node: NodeId) -> Step<Plan> {
+    pub(super) fn plan(&self, look: Look<'_>, node: NodeId) -> Step<Plan> {
+        let model = look.model;
         let n = &model.nodes[node];
         match &*n.op_type {
-            "MatMul" if n.domain().is_empty() => self.plan_matmul(model, node),
-            "Gemm" if n.domain().is_empty() => self.plan_gemm(model, node),
-            "Gather" if n.domain().is_empty() => self.plan_gather(model, node),
+            "MatMul" if n.domain().is_empty() => self.plan_matmul(look, node),
+            "Gemm" if n.domain().is_empty() => self.plan_gemm(look, node),
+            "Gather" if n.domain().is_empty() => self.plan_gather(look, node),
             _ => Err(left_operator(model, node)),
         }
     }
@@ -81,14 +105,15 @@ impl Nbits {
     /// The weight behind `operand`, unless the node is left for a reason of its own.
     fn weight(
         &self,
-        model: &Model,
+        look: Look<'_>,
         node: NodeId,
         operand: ValueId,
         n_axis: usize,
     ) -> Step<MatrixView> {
+        let model = look.model;
         let weight = constant_weight(model, INFO.name, operand)?;
         let bytes = weight.bytes();
-        let opset = model.opset(model.nodes[node].graph, "").unwrap_or(1);
+        let opset = look.opset(node);
         if opset < OLDEST_OPSET {
             let message = format!("the model has opset {opset}, expected {OLDEST_OPSET} or newer");
             return decline(Reason::Opset, message, bytes);
@@ -117,7 +142,8 @@ impl Nbits {
         Ok(matrix)
     }
 
-    fn plan_matmul(&self, model: &Model, node: NodeId) -> Step<Plan> {
+    fn plan_matmul(&self, look: Look<'_>, node: NodeId) -> Step<Plan> {
+        let model = look.model;
         let n = &model.nodes[node];
         let (Some(a), Some(b)) = (n.input(0), n.input(1)) else {
             return Err(Left::Ignored);
@@ -132,14 +158,14 @@ impl Nbits {
             factor: 1.0,
             addend: Addend::None,
         };
-        let not_on_right = match self.weight(model, node, b, 1) {
+        let not_on_right = match self.weight(look, node, b, 1) {
             Ok(matrix) => {
                 let unsqueeze = match self.qdq {
                     true => 0,
-                    false => missing_axes(model, &matrix, a)?,
+                    false => missing_axes(look, &matrix, a)?,
                 };
                 activations_fit(model, &matrix, a, 1)?;
-                self.linear_runs(model, node, &matrix)?;
+                self.linear_runs(look, node, &matrix)?;
                 return Ok(Plan {
                     matrix,
                     kind: Kind::Linear(Linear {
@@ -151,7 +177,7 @@ impl Nbits {
             Err(why) => why,
         };
         // A weight on the left: (W x)^T = x^T W^T, and W is stored as [n, k] already.
-        let matrix = match self.weight(model, node, a, 0) {
+        let matrix = match self.weight(look, node, a, 0) {
             Ok(matrix) => matrix,
             // Neither operand is constant: what the right one is decides the message.
             Err(Left::Declined {
@@ -163,7 +189,7 @@ impl Nbits {
         let bytes = matrix.weight.bytes();
         let rank = matrix.weight.dims.len();
         let linear = Linear { x: b, ..linear };
-        let kind = match model.rank_of(b) {
+        let kind = match look.rank(b) {
             _ if self.qdq => Kind::Linear(linear),
             None => {
                 let message =
@@ -182,13 +208,14 @@ impl Nbits {
                 return decline(Reason::Rank, message, bytes);
             }
         };
-        let axis = model.rank_of(b).map_or(1, |rank| rank.min(2));
+        let axis = look.rank(b).map_or(1, |rank| rank.min(2));
         activations_fit(model, &matrix, b, axis)?;
-        self.linear_runs(model, node, &matrix)?;
+        self.linear_runs(look, node, &matrix)?;
         Ok(Plan { matrix, kind })
     }
 
-    fn plan_gemm(&self, model: &Model, node: NodeId) -> Step<Plan> {
+    fn plan_gemm(&self, look: Look<'_>, node: NodeId) -> Step<Plan> {
+        let model = look.model;
         let n = &model.nodes[node];
         let (Some(a), Some(b)) = (n.input(0), n.input(1)) else {
             return Err(Left::Ignored);
@@ -203,7 +230,7 @@ impl Nbits {
             let message = "an attribute refers to the caller of the function";
             return decline(Reason::Attribute, message, 0);
         };
-        let matrix = self.weight(model, node, b, if trans_b == 0 { 1 } else { 0 })?;
+        let matrix = self.weight(look, node, b, if trans_b == 0 { 1 } else { 0 })?;
         let bytes = matrix.weight.bytes();
         if matrix.weight.dims.len() != 2 {
             let message = format!("B has shape {:?}; Gemm takes a matrix", matrix.weight.dims);
@@ -214,7 +241,7 @@ impl Nbits {
             return decline(Reason::Attribute, message, bytes);
         }
         activations_fit(model, &matrix, a, if trans_a == 0 { 1 } else { 2 })?;
-        self.linear_runs(model, node, &matrix)?;
+        self.linear_runs(look, node, &matrix)?;
         let half = matrix.compute_type() == DataType::Float16 && alpha != 1.0;
         let (alpha, factor) = if half { (1.0, alpha) } else { (alpha, 1.0) };
         let addend = match n.input(2).filter(|_| beta != 0.0) {
@@ -238,7 +265,8 @@ impl Nbits {
         })
     }
 
-    fn plan_gather(&self, model: &Model, node: NodeId) -> Step<Plan> {
+    fn plan_gather(&self, look: Look<'_>, node: NodeId) -> Step<Plan> {
+        let model = look.model;
         let n = &model.nodes[node];
         let (Some(data), Some(indices)) = (n.input(0), n.input(1)) else {
             return Err(Left::Ignored);
@@ -248,7 +276,7 @@ impl Nbits {
         if let Err(Untraceable::NotConstant | Untraceable::Dtype(_)) = traced {
             return Err(Left::Ignored);
         }
-        let matrix = self.weight(model, node, data, 0)?;
+        let matrix = self.weight(look, node, data, 0)?;
         let bytes = matrix.weight.bytes();
         let rank = matrix.weight.dims.len();
         if rank != 2 {
@@ -276,7 +304,7 @@ impl Nbits {
             let message = format!("indices `{name}` are {found}; expected int32 or int64");
             return decline(Reason::Mismatch, message, bytes);
         }
-        let spelled = self.gather_runs(model, node, &matrix, indices)?;
+        let spelled = self.gather_runs(look, node, &matrix, indices)?;
         Ok(Plan {
             matrix,
             kind: Kind::Gather { indices, spelled },
@@ -324,12 +352,12 @@ fn left_operator(model: &Model, node: NodeId) -> Left {
 
 /// How many axes `x` lacks, so that MatMulNBits gives a result of the rank that a weight
 /// with leading axes of extent 1 gives.
-fn missing_axes(model: &Model, matrix: &MatrixView, x: ValueId) -> Step<usize> {
+fn missing_axes(look: Look<'_>, matrix: &MatrixView, x: ValueId) -> Step<usize> {
     let weight_rank = matrix.weight.dims.len();
     if weight_rank == 2 {
         return Ok(0);
     }
-    match model.rank_of(x) {
+    match look.rank(x) {
         // A vector loses the axis that it was given for the product.
         Some(1) => Ok(weight_rank - 2),
         Some(rank) => Ok(weight_rank.saturating_sub(rank)),

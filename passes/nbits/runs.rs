@@ -2,10 +2,10 @@
 
 use super::{
     Nbits,
-    plan::{Step, decline},
+    plan::{Look, Step, decline},
 };
 use crate::{
-    ir::{DataType, Model, NodeId, ValueId},
+    ir::{DataType, NodeId, ValueId},
     pass::Reason,
     target::{Form, Verdict, ZeroPoints},
     weights::MatrixView,
@@ -28,10 +28,15 @@ impl Nbits {
     }
 
     /// Declines a product that a target does not run, or gets wrong.
-    pub(super) fn linear_runs(&self, model: &Model, node: NodeId, matrix: &MatrixView) -> Step<()> {
+    pub(super) fn linear_runs(
+        &self,
+        look: Look<'_>,
+        node: NodeId,
+        matrix: &MatrixView,
+    ) -> Step<()> {
         let float = matrix.compute_type();
         let form = match self.qdq {
-            true => return self.decode_runs(model, node, matrix),
+            true => return self.decode_runs(look, node, matrix),
             false => Form::matmul_nbits(
                 i64::from(self.bits),
                 self.block as i64,
@@ -49,13 +54,13 @@ impl Nbits {
     /// for which the rank of the indices is needed.
     pub(super) fn gather_runs(
         &self,
-        model: &Model,
+        look: Look<'_>,
         node: NodeId,
         matrix: &MatrixView,
         indices: ValueId,
     ) -> Step<Option<usize>> {
         if self.qdq {
-            return self.decode_runs(model, node, matrix).map(|()| None);
+            return self.decode_runs(look, node, matrix).map(|()| None);
         }
         let blocks = matrix.k.div_ceil(self.block as u64);
         let zero_points = !self.symmetric && !self.reads_zero_points_wrongly(matrix.k);
@@ -70,9 +75,9 @@ impl Nbits {
         let Err(refused) = self.runs(&form, matrix) else {
             return Ok(None);
         };
-        let opset = model.opset(model.nodes[node].graph, "").unwrap_or(1);
+        let opset = look.opset(node);
         let whole = matrix.k.is_multiple_of(self.block as u64);
-        match model.rank_of(indices) {
+        match look.rank(indices) {
             Some(rank) if whole && opset >= SPELLED_OPSET => Ok(Some(rank)),
             _ => Err(refused),
         }
@@ -85,8 +90,8 @@ impl Nbits {
         }
     }
 
-    fn decode_runs(&self, model: &Model, node: NodeId, matrix: &MatrixView) -> Step<()> {
-        let opset = model.opset(model.nodes[node].graph, "").unwrap_or(1);
+    fn decode_runs(&self, look: Look<'_>, node: NodeId, matrix: &MatrixView) -> Step<()> {
+        let opset = look.opset(node);
         let needed = self.qdq_opset();
         if opset < needed {
             let message = format!("the model has opset {opset}, and blocked codes need {needed}");
