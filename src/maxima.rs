@@ -19,6 +19,20 @@ const SCHEMA: u32 = 1;
 /// What stands for infinity, which a file has no number for: more than any float.
 pub const INFINITE: f64 = 1e39;
 
+/// The largest number of half precision, 65504, by two: with other inputs than those measured a
+/// value may well be twice as large.
+const HALF_MOST: f64 = 65504.0 / 2.0;
+
+/// The least number that half has with all of its 11 bits, 2^-14. When even the largest element is
+/// below it, as that of a reciprocal of large numbers, all lose bits.
+pub(crate) const HALF_LEAST: f64 = 1.0 / 16384.0;
+
+/// Whether a value that was measured to reach `most`, its largest magnitude, is one that half
+/// precision should not hold: too large, or all of it too small.
+pub fn is_beyond_half(most: f64) -> bool {
+    most > HALF_MOST || 0.0 < most && most < HALF_LEAST
+}
+
 /// The largest magnitude that was seen of each of some values, by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Maxima {
@@ -57,6 +71,11 @@ impl Maxima {
     /// Whether nothing is recorded.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
+    }
+
+    /// The values that half precision should not hold, in order of name: see [`is_beyond_half`].
+    pub fn beyond_half(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.iter().filter(|&(_, most)| is_beyond_half(most))
     }
 
     /// Adds what the file at `path` has.

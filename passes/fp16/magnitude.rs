@@ -9,7 +9,7 @@
 use crate::{
     infer::Kind,
     ir::{GraphId, Node, NodeId, SideTable, Use, ValueId},
-    maxima::Maxima,
+    maxima::{HALF_LEAST, Maxima, is_beyond_half},
     pass::Reason,
     weights::{HALF_MAX, read_floats},
 };
@@ -19,13 +19,6 @@ use super::{
     range::{Range, Ranges, elements},
     survey::Survey,
 };
-
-/// A measured value stays float from here on: with other inputs it may well be twice as large.
-const MEASURED: f64 = HALF_MAX / 2.0;
-
-/// The least number that half has with all of its 11 bits, 2^-14. When even the largest element is
-/// below it, as that of a reciprocal of large numbers, all lose bits.
-const LEAST: f64 = 1.0 / 16384.0;
 
 /// Leaves the nodes that make or read values beyond half's range.
 pub(super) fn leave(survey: &mut Survey<'_>, ranges: &Ranges, maxima: &Maxima) {
@@ -92,10 +85,10 @@ impl Estimate<'_, '_> {
             return;
         }
         let message = match (measured, found) {
-            (Some(most), _) if most > MEASURED || 0.0 < most && most < LEAST => {
+            (Some(most), _) if is_beyond_half(most) => {
                 format!("`{name}` was measured to reach {most:.4e}")
             }
-            (None, Some(most)) if !(LEAST..=HALF_MAX).contains(&most) => {
+            (None, Some(most)) if !(HALF_LEAST..=HALF_MAX).contains(&most) => {
                 format!("`{name}` reaches about {most:.0e} by the constants before it")
             }
             _ => return,

@@ -32,11 +32,11 @@ pub(crate) struct CheckArgs {
     #[arg(long, requires = "check")]
     keep: bool,
     #[command(flatten)]
-    how: TextArgs,
+    pub(crate) how: TextArgs,
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
-    engine: EngineArgs,
+    pub(crate) engine: EngineArgs,
 }
 
 /// A check that is ready: what can be refused has been.

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use onnxq::{
-    Result,
+    Error, Result,
     eval::Evaluation,
+    infer::facts,
     ir::Model,
     onnx::Saved,
     pass::{Changed, Options, Pipeline, Report},
     passes::REGISTRY,
+    target::{self, Effect, Target, Targets},
 };
 
 use super::{
@@ -17,13 +19,14 @@ use super::{
     check::{Check, CheckArgs, Staging},
     context::{Inputs, at_file, record},
     instruments::InstrumentArgs,
-    summary::Summary,
+    summary::{Outcome, Summary},
+    verify::faults,
 };
 
 #[derive(Args)]
 pub(crate) struct JobArgs {
     #[command(flatten)]
-    read: ReadArgs,
+    pub(crate) read: ReadArgs,
     /// Give an extent that callers choose a number, before the passes run: NAME=N, or
     /// INPUT:AXIS=N for an axis without a name; may be repeated [example: --dim batch_size=1]
     #[arg(long, value_name = "NAME=N")]
@@ -79,22 +82,52 @@ struct Ready<'v> {
     pipeline: &'v Pipeline,
     output: PathBuf,
     planned: Saved,
+    runs_from: Option<Target>,
 }
 
-/// Runs the pipelines of `variants` on one model, and writes what they make of it; `check` tells
-/// whether that may be.
+impl Demands<'_> {
+    /// The oldest release of ONNX Runtime that runs `model`, when that is known.
+    ///
+    /// # Errors
+    /// A target does not run it, or gets it wrong.
+    fn runs(&self, model: &Model) -> Result<Option<Target>> {
+        let facts = facts(model);
+        let mut assessment = target::check(model, &facts, self.targets);
+        assessment
+            .findings
+            .retain(|f| f.because.effect > Effect::Slow);
+        match assessment.findings.is_empty() {
+            true => Ok(target::oldest_onnxruntime(model, &facts)),
+            false => Err(Error::input(format!(
+                "--target: the result would not run there, so it is not written\n{}",
+                faults(&[], &assessment).trim_end()
+            ))),
+        }
+    }
+}
+
+/// What has to hold of the outputs of a job, or is told of them.
+pub(crate) struct Demands<'a> {
+    /// The runtimes that have to run them.
+    pub(crate) targets: &'a Targets,
+    /// An evaluation.
+    pub(crate) check: &'a CheckArgs,
+}
+
+/// Runs the pipelines of `variants` on one model, and writes what they make of it where that meets the
+/// demands.
 pub(crate) fn run(
     args: &JobArgs,
     variants: &[Variant<'_>],
-    check: Option<&CheckArgs>,
+    demands: Option<&Demands<'_>>,
     cx: &Cx,
 ) -> Result<ExitStatus> {
     Summary::check_path(args.json.as_deref())?;
     let (path, opened) = cx.open(&args.read)?;
     let inputs = Inputs::of(&path, &opened);
     inputs.keep_from(args.json.as_deref())?;
-    let check = match check {
-        Some(check) => check.prepare(&path, cx)?,
+    let check = match demands {
+        Some(demands) => demands.check.prepare(&path, cx)?,
         None => None,
     };
     let summary = Summary::start(&path, &opened);
@@ -104,6 +137,10 @@ pub(crate) fn run(
     let mut ready = Vec::with_capacity(results.len());
     for (variant, (mut model, report)) in variants.iter().zip(results) {
         let pipeline = &variant.pipeline;
+        let runs_from = match demands {
+            Some(demands) => demands.runs(&model).map_err(at_file(&path))?,
+            None => None,
+        };
         // A model that nothing changed is written back as it was.
         if report.passes.iter().any(|p| p.changed != Changed::No) {
             let text = pipeline.to_string();
@@ -119,6 +156,7 @@ pub(crate) fn run(
             pipeline,
             output,
             planned,
+            runs_from,
         });
     }
     let mut checked = Vec::new();
@@ -136,14 +174,15 @@ pub(crate) fn run(
         .map(|r| {
             let evaluation = checked.next();
             let published = keeps || evaluation.as_ref().is_none_or(Evaluation::passed);
-            summary.of(
-                r.pipeline,
-                r.report,
-                r.planned,
-                args.dry_run,
-                evaluation,
+            summary.of(Outcome {
+                pipeline: r.pipeline,
+                report: r.report,
+                saved: r.planned,
+                runs_from: r.runs_from,
+                dry_run: args.dry_run,
+                check: evaluation,
                 published,
-            )
+            })
         })
         .collect();
     Summary::finish(&summaries, cx, args.json.as_deref())?;

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 mod bench;
+mod calibrate;
 mod check;
 mod context;
 mod diff;

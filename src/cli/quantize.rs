@@ -12,9 +12,10 @@ use onnxq::{
 
 use super::{
     Cx, ExitStatus, External, at_option,
+    calibrate::CalibrateArgs,
     check::CheckArgs,
     context::{is_folder, output_path},
-    job::{self, JobArgs, Variant},
+    job::{self, Demands, JobArgs, Variant},
 };
 
 /// Quantize the weights of a model
@@ -82,6 +83,8 @@ pub(crate) struct QuantizeArgs {
     #[arg(long, conflicts_with = "passes")]
     no_clean: bool,
     #[command(flatten)]
+    calibrate: CalibrateArgs,
+    #[command(flatten)]
     job: JobArgs,
     #[command(flatten)]
     check: CheckArgs,
@@ -108,15 +111,25 @@ enum Dtype {
     Uint8,
 }
 
+impl Dtype {
+    fn is_half(self) -> bool {
+        matches!(self, Dtype::Fp16 | Dtype::Q2f16 | Dtype::Q4f16)
+    }
+}
+
 pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
-    let variants = args.variants()?;
-    job::run(&args.job, &variants, Some(&args.check), cx)
+    let targets = args.target.iter().map(String::as_str);
+    let targets = Targets::parse(targets).map_err(at_option("--target"))?;
+    let demands = Demands {
+        targets: &targets,
+        check: &args.check,
+    };
+    job::run(&args.job, &args.variants(cx)?, Some(&demands), cx)
 }
 
 impl QuantizeArgs {
     /// The outputs that are asked for.
-    fn variants(&self) -> Result<Vec<Variant<'_>>> {
-        Targets::parse(self.target.iter().map(String::as_str)).map_err(at_option("--target"))?;
+    fn variants(&self, cx: &Cx) -> Result<Vec<Variant<'_>>> {
         if let [_, _, ..] = self.dtype.as_slice()
             && let Some(output) = &self.output
             && !is_folder(output)
@@ -127,6 +140,7 @@ impl QuantizeArgs {
                 output.display()
             )));
         }
+        let large = self.large(cx)?;
         let mut dtypes: Vec<Dtype> = Vec::new();
         let new = self.dtype.iter().filter(|&&dtype| {
             let new = !dtypes.contains(&dtype);
@@ -137,7 +151,7 @@ impl QuantizeArgs {
             let bits = self.bits_of(dtype)?;
             let output = move |input: &Path| self.output(input, dtype, bits);
             Ok(Variant {
-                pipeline: self.pipeline(dtype, bits)?,
+                pipeline: self.pipeline(dtype, bits, &large)?,
                 output: Box::new(output),
             })
         })
@@ -167,17 +181,39 @@ impl QuantizeArgs {
         }
     }
 
-    fn pipeline(&self, dtype: Dtype, bits: Option<u8>) -> Result<Pipeline> {
-        let before = if self.no_clean { "" } else { &self.passes };
-        let mut pipeline = self.job.pipeline("--passes", before)?;
+    /// What runs before the quantization.
+    fn before(&self) -> Result<Pipeline> {
+        let text = if self.no_clean { "" } else { &self.passes };
+        self.job.pipeline("--passes", text)
+    }
+
+    /// The values that were measured to be beyond half precision.
+    fn large(&self, cx: &Cx) -> Result<Vec<(String, f64)>> {
+        if self.calibrate.calibrate.is_some() && !self.dtype.iter().any(|d| d.is_half()) {
+            return Err(Error::input(
+                "--calibrate: it is for what becomes half; expected --dtype fp16, q4f16 or q2f16",
+            ));
+        }
+        let (read, check) = (&self.job.read, &self.check);
+        self.calibrate
+            .measure(read, &self.before()?, &check.how, &check.engine, cx)
+    }
+
+    fn pipeline(
+        &self,
+        dtype: Dtype,
+        bits: Option<u8>,
+        large: &[(String, f64)],
+    ) -> Result<Pipeline> {
+        let mut pipeline = self.before()?;
         match (dtype, bits) {
             (Dtype::Q8, _) => self.int8(&mut pipeline, "auto")?,
             (Dtype::Int8, _) => self.int8(&mut pipeline, "int8")?,
             (Dtype::Uint8, _) => self.int8(&mut pipeline, "uint8")?,
-            (Dtype::Fp16, _) => self.half(&mut pipeline, "keep")?,
+            (Dtype::Fp16, _) => self.half(&mut pipeline, "keep", large)?,
             (_, None) => {}
             (Dtype::Q2f16 | Dtype::Q4f16, Some(bits)) => {
-                self.half(&mut pipeline, "cache")?;
+                self.half(&mut pipeline, "cache", large)?;
                 self.nbits(&mut pipeline, bits)?;
             }
             (_, Some(bits)) => self.nbits(&mut pipeline, bits)?,
@@ -186,10 +222,13 @@ impl QuantizeArgs {
     }
 
     /// Half precision; `io` says what becomes of inputs and outputs unless told otherwise.
-    fn half(&self, pipeline: &mut Pipeline, io: &str) -> Result<()> {
+    fn half(&self, pipeline: &mut Pipeline, io: &str, large: &[(String, f64)]) -> Result<()> {
         let pass = REGISTRY.pass("fp16").expect("fp16 is registered");
         let mut options = Options::none(pass.options);
         options.set("io", Some(self.io_types.as_deref().unwrap_or(io)))?;
+        for (name, most) in large {
+            options.set("peak", Some(&format!("{name}={most:.4e}")))?;
+        }
         pipeline.push(pass, options)
     }
 

@@ -12,6 +12,7 @@ use onnxq::{
     onnx::{Opened, Saved},
     pass::{Changed, Pipeline, Report},
     report,
+    target::Target,
 };
 use serde::Serialize;
 
@@ -31,6 +32,9 @@ pub(crate) struct Summary {
     /// Over all quantized weights, scales and zero points included.
     bits_per_weight: Option<f64>,
     remarks: Vec<RemarkSummary>,
+    /// The oldest release of ONNX Runtime that runs the output on the CPU, as all newer ones do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runs_from: Option<Target>,
     /// What --check found; as the JSON of onnxq eval.
     #[serde(skip_serializing_if = "Option::is_none")]
     check: Option<Evaluation>,
@@ -76,38 +80,45 @@ struct RemarkSummary {
     bytes: u64,
 }
 
+/// What came of the run of `pipeline`.
+pub(crate) struct Outcome<'a> {
+    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) report: Report,
+    /// What was written, or would be.
+    pub(crate) saved: Saved,
+    /// The oldest release of ONNX Runtime that runs it, if that is known.
+    pub(crate) runs_from: Option<Target>,
+    pub(crate) dry_run: bool,
+    pub(crate) check: Option<Evaluation>,
+    /// Whether the output has its name.
+    pub(crate) published: bool,
+}
+
 /// What is known before anything is done: the input.
 pub(crate) struct Start {
     input: Vec<FileSize>,
 }
 
 impl Start {
-    /// The report of the run of `pipeline` that wrote `saved`, or would have.
-    pub(crate) fn of(
-        &self,
-        pipeline: &Pipeline,
-        report: Report,
-        saved: Saved,
-        dry_run: bool,
-        check: Option<Evaluation>,
-        published: bool,
-    ) -> Summary {
+    /// The report of a run.
+    pub(crate) fn of(&self, outcome: Outcome<'_>) -> Summary {
         let file = |(path, bytes)| FileSize { path, bytes };
         let mut summary = Summary {
             schema: "onnxq.report/1",
             version: env!("CARGO_PKG_VERSION"),
             input: self.input.clone(),
-            output: saved.files.into_iter().map(file).collect(),
-            dry_run,
-            pipeline: pipeline.to_string(),
+            output: outcome.saved.files.into_iter().map(file).collect(),
+            dry_run: outcome.dry_run,
+            pipeline: outcome.pipeline.to_string(),
             passes: Vec::new(),
             weights: Vec::new(),
             bits_per_weight: None,
             remarks: Vec::new(),
-            check,
-            published,
+            runs_from: outcome.runs_from,
+            check: outcome.check,
+            published: outcome.published,
         };
-        summary.report(report);
+        summary.report(outcome.report);
         summary
     }
 }
@@ -239,6 +250,9 @@ impl Summary {
                 "left {nodes:>5} nodes {:>12}  {reason}",
                 megabytes(bytes)
             );
+        }
+        if let Some(oldest) = self.runs_from {
+            let _ = writeln!(out, "runs in {oldest} and newer");
         }
         if let Some(check) = &self.check {
             out += "\n";

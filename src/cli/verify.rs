@@ -85,7 +85,7 @@ pub(crate) fn run(args: &VerifyArgs, cx: &Cx) -> Result<ExitStatus> {
 }
 
 /// One line a fault; targets' findings that differ in the node only are one.
-fn faults(violations: &[Violation], assessment: &Assessment) -> String {
+pub(crate) fn faults(violations: &[Violation], assessment: &Assessment) -> String {
     let mut text = String::new();
     for violation in violations {
         let _ = writeln!(text, "error: {violation}");

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Because, Effect, Form, Target, Targets, Verdict};
+use super::{Because, Effect, Form, Runtime, Target, Targets, Verdict};
 use crate::{
     infer::Facts,
     ir::{Callees, Model, NodeId},
@@ -63,6 +63,30 @@ pub fn check(model: &Model, facts: &Facts, targets: &Targets) -> Assessment {
         assessment.nodes(model, &forms, target);
     }
     assessment
+}
+
+/// The oldest release of ONNX Runtime whose CPU runs `model`, if it and all newer ones are known to.
+pub fn oldest_onnxruntime(model: &Model, facts: &Facts) -> Option<Target> {
+    let functions = Callees::of(&model.functions);
+    let mut forms: Vec<Form> = Vec::new();
+    for node in model.reachable_nodes() {
+        if functions.called(&model.nodes[node]).is_none() {
+            let form = Form::of(model, facts, node);
+            if !forms.contains(&form) {
+                forms.push(form);
+            }
+        }
+    }
+    let releases = Runtime::OnnxRuntime.versions().rev();
+    let targets = releases.map(|version| Target {
+        runtime: Runtime::OnnxRuntime,
+        version,
+    });
+    let runs = |target: &Target| {
+        versions(model, *target).is_empty()
+            && forms.iter().all(|form| target.verdict(form).may_emit())
+    };
+    targets.take_while(runs).last()
 }
 
 impl Assessment {

@@ -25,7 +25,7 @@ mod verdict;
 
 use std::fmt;
 
-pub use check::{Assessment, Finding, NotKnown, check};
+pub use check::{Assessment, Finding, NotKnown, check, oldest_onnxruntime};
 pub use form::{Facet, Form, ZeroPoints};
 pub use runtime::{Runtime, Target, Version};
 pub use table::{Effect, Row, rows};
