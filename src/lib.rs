@@ -54,6 +54,7 @@ pub mod quant;
 #[cfg(feature = "eval")]
 pub mod report;
 pub mod schema;
+pub mod target;
 pub mod text;
 pub mod verify;
 pub mod weights;

@@ -16,6 +16,7 @@ mod passes;
 mod quantize;
 mod summary;
 mod table;
+mod targets;
 mod text_args;
 mod verify;
 
@@ -58,6 +59,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Diff(diff::DiffArgs),
     Verify(verify::VerifyArgs),
+    Targets(targets::TargetsArgs),
     Eval(Box<eval::EvalArgs>),
     Bench(bench::BenchArgs),
     Engines(engines::EnginesArgs),
@@ -83,6 +85,7 @@ pub(crate) fn run() -> Result<ExitStatus> {
         Command::Inspect(args) => inspect::run(args, &cx),
         Command::Diff(args) => diff::run(args, &cx),
         Command::Verify(args) => verify::run(args, &cx),
+        Command::Targets(args) => targets::run(args, &cx),
         Command::Eval(args) => eval::run(args, &cx),
         Command::Bench(args) => bench::run(args, &cx),
         Command::Engines(args) => engines::run(args, &cx),

@@ -294,35 +294,52 @@ impl Report<'_> {
         });
     }
 
-    /// `item` in `graph`, for a location: the way from the outside in.
     fn place(&self, graph: GraphId, item: impl Into<String>) -> String {
-        let mut levels = vec![item.into()];
-        let mut root = graph;
-        while let Some(owner) = self.model.graphs[root].owner {
-            let node = &self.model.nodes[owner];
-            let holds = |a: &&crate::ir::Attribute| a.value.graphs().contains(&root);
-            let attribute = node.attributes.iter().find(holds).map_or("", |a| &a.name);
-            levels.push(format!("{} `{attribute}`", self.model.label(owner)));
-            root = node.graph;
-        }
-        if let Some(f) = self.model.function_of(root) {
-            levels.push(self.function_label(f));
-        }
-        levels.retain(|l| !l.is_empty());
-        levels.reverse();
-        levels.join(": ")
+        place(self.model, graph, item.into())
     }
 
     fn node(&self, node: NodeId) -> String {
-        // A node without operator has a label that begins with a blank.
-        let label = self.model.label(node);
-        self.place(self.model.nodes[node].graph, label.trim_start())
+        location(self.model, node)
     }
 
     fn function_label(&self, function: usize) -> String {
-        let f = &self.model.functions[function];
-        format!("function `{}`", qualified(f.domain(), &f.name))
+        function_label(self.model, function)
     }
+}
+
+/// Where `node` is, from the outside in: the function and the nodes around it, then itself.
+pub fn location(model: &Model, node: NodeId) -> String {
+    // A node without operator has a label that begins with a blank.
+    let label = model.label(node);
+    place(
+        model,
+        model.nodes[node].graph,
+        label.trim_start().to_owned(),
+    )
+}
+
+/// `item` in `graph`, for a location: the way from the outside in.
+fn place(model: &Model, graph: GraphId, item: String) -> String {
+    let mut levels = vec![item];
+    let mut root = graph;
+    while let Some(owner) = model.graphs[root].owner {
+        let node = &model.nodes[owner];
+        let holds = |a: &&crate::ir::Attribute| a.value.graphs().contains(&root);
+        let attribute = node.attributes.iter().find(holds).map_or("", |a| &a.name);
+        levels.push(format!("{} `{attribute}`", model.label(owner)));
+        root = node.graph;
+    }
+    if let Some(f) = model.function_of(root) {
+        levels.push(function_label(model, f));
+    }
+    levels.retain(|l| !l.is_empty());
+    levels.reverse();
+    levels.join(": ")
+}
+
+fn function_label(model: &Model, function: usize) -> String {
+    let f = &model.functions[function];
+    format!("function `{}`", qualified(f.domain(), &f.name))
 }
 
 /// `domain::name`, or only the name in the default domain.
