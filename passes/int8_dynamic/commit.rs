@@ -33,16 +33,9 @@ struct Commit<'e, 'm, 'c> {
     cx: &'c mut PassContext,
     constants: Constants,
     activations: HashMap<ValueId, Activation>,
-    /// Whether `DynamicQuantizeMatMul` is written.
-    fused: bool,
 }
 
-pub(super) fn commit(
-    model: &mut Model,
-    plans: Vec<(NodeId, Plan)>,
-    fused: bool,
-    cx: &mut PassContext,
-) {
+pub(super) fn commit(model: &mut Model, plans: Vec<(NodeId, Plan)>, cx: &mut PassContext) {
     // Any of these may be read no more: weights, and biases that got another shape.
     let operands = plans
         .iter()
@@ -54,7 +47,6 @@ pub(super) fn commit(
         cx,
         constants: Constants::default(),
         activations: HashMap::new(),
-        fused,
     };
     for (node, plan) in &plans {
         commit.rewrite(*node, plan);
@@ -146,9 +138,8 @@ impl<'m> Commit<'_, 'm, '_> {
             _ => broadcast_dims(operand),
         };
         let zero_point = self.constants.zero_point(self.edit, of, dims);
-        let fused = self.fused && !product.transpose_x;
         let weight = [Some(codes), Some(scales), zero_point];
-        let mut chain = match fused {
+        let mut chain = match product.fused {
             true => self.fused_product(node, product.x, dtype, weight),
             false => self.plain_product(node, product, dtype, weight),
         };

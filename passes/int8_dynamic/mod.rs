@@ -10,6 +10,7 @@ mod plan;
 mod product;
 mod recurrent;
 mod table;
+mod target;
 mod tie;
 mod window;
 
@@ -20,6 +21,7 @@ use crate::{
         Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, Selection,
         plan_nodes,
     },
+    target::Targets,
 };
 
 use plan::Look;
@@ -94,6 +96,13 @@ pub(super) static INFO: PassInfo = PassInfo {
             default: "auto",
             help: "write DynamicQuantizeMatMul instead of the operators that ONNX Runtime fuses into it when it \
                    loads a model; auto: never, as it is not faster",
+        },
+        OptionInfo {
+            name: "target",
+            kind: OptionKind::List,
+            default: "",
+            help: "a runtime that has to run the result, such as `onnxruntime@1.20`: forms that one of them does \
+                   not run are written otherwise",
         },
         OptionInfo {
             name: "nonfinite",
@@ -186,6 +195,7 @@ struct Int8 {
     embedding: Embedding,
     fused: bool,
     skip_nonfinite: bool,
+    targets: Targets,
 }
 
 impl Int8 {
@@ -214,6 +224,7 @@ impl Int8 {
             },
             fused: options.choice("fused") == "always",
             skip_nonfinite: options.choice("nonfinite") == "skip",
+            targets: Targets::parse(options.list("target"))?,
         })
     }
 }
@@ -229,7 +240,7 @@ impl Pass for Int8 {
         tie::tie(look, &mut plans);
         let count = plans.len();
         if count > 0 {
-            commit::commit(model, plans, self.fused, cx);
+            commit::commit(model, plans, cx);
         }
         Ok(Changed::count(count))
     }

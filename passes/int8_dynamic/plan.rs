@@ -90,6 +90,8 @@ pub(super) enum Kind {
 /// `MatMulInteger`, and what a `MatMul` or `Gemm` has around that.
 pub(super) struct Product {
     pub(super) gemm: bool,
+    /// `DynamicQuantizeMatMul`.
+    pub(super) fused: bool,
     pub(super) x: ValueId,
     pub(super) transpose_x: bool,
     /// What is added, and by what it is multiplied before.

@@ -50,17 +50,20 @@ impl Int8 {
         enough_terms(terms, weight.bytes())?;
         activation_fits(look, x, 1, terms, &weight)?;
         let axes = columns(&weight);
-        if !self.computes_on_integers(look, node, terms) {
+        let spec = self.product_spec();
+        let fused = self.fused && self.runs_fused(spec);
+        if !self.multiplies(look, node, terms, spec) {
             return self.stored(weight, axes, 1);
         }
         Ok(Plan {
             kind: Kind::Product(Product {
                 gemm: false,
+                fused,
                 x,
                 transpose_x: false,
                 addend: None,
             }),
-            weights: vec![self.operand(weight, axes, self.product_spec())?],
+            weights: vec![self.operand(weight, axes, spec)?],
         })
     }
 
@@ -93,21 +96,28 @@ impl Int8 {
         let terms = weight.dims[k_axis];
         enough_terms(terms, bytes)?;
         activation_fits(look, x, if trans_a == 0 { 1 } else { 2 }, terms, &weight)?;
-        if !self.computes_on_integers(look, node, terms) {
+        let spec = self.product_spec();
+        if !self.multiplies(look, node, terms, spec) {
             return self.stored(weight, vec![n_axis], 1);
         }
         let weight = permuted(&weight, &[k_axis, n_axis]);
-        let mut operand: Operand = self.operand(weight, vec![1], self.product_spec())?;
+        let mut operand: Operand = self.operand(weight, vec![1], spec)?;
         operand.factor = alpha;
         Ok(Plan {
             kind: Kind::Product(Product {
                 gemm: true,
+                fused: self.fused && trans_a == 0 && self.runs_fused(spec),
                 x,
                 transpose_x: trans_a != 0,
                 addend: n.input(2).filter(|_| beta != 0.0).map(|c| (c, beta)),
             }),
             weights: vec![operand],
         })
+    }
+
+    fn multiplies(&self, look: Look<'_>, node: NodeId, terms: u64, spec: ChannelSpec) -> bool {
+        self.computes_on_integers(look, node, terms)
+            && self.runs_integer(look, node, "MatMulInteger", spec)
     }
 
     /// The codes that MatMulInteger multiplies.

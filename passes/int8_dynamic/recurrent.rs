@@ -29,10 +29,10 @@ impl Int8 {
             }
         }
         let float = both.iter().all(|weight| weight.dtype == DataType::Float);
-        if n.is("LSTM") && float && n.int("layout", 0) == Some(0) {
+        let spec = self.stored_spec();
+        if n.is("LSTM") && float && n.int("layout", 0) == Some(0) && self.runs_lstm(spec) {
             return self.lstm(both);
         }
-        let spec = self.stored_spec();
         let weights = both
             .into_iter()
             .map(|weight| self.operand(weight, vec![0, 1], spec));

@@ -48,7 +48,8 @@ impl Int8 {
         }
         let rows = rank == 2 && axis == 0 && self.per_channel;
         let block = (self.embedding == Embedding::GatherBlock && rows)
-            .then(|| weight.dims[1].next_power_of_two().max(16) as i64);
+            .then(|| weight.dims[1].next_power_of_two().max(16) as i64)
+            .filter(|&block| self.runs_gather_block(block));
         let spec = match block {
             Some(_) => ChannelSpec {
                 signed: false,

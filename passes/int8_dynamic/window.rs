@@ -43,19 +43,23 @@ impl Int8 {
         let channels = weight.dims[1].saturating_mul(u64::try_from(group).unwrap_or(0));
         activation_fits(look, x, rank - 1, channels, &weight)?;
         let terms = weight.dims[1..].iter().product();
-        let integer = match self.conv {
-            ConvForm::Auto => group == 1 && worthwhile(&weight),
-            form => form == ConvForm::Integer,
-        };
-        if !integer || self.signed == Some(true) || !self.computes_on_integers(look, node, terms) {
-            return self.stored(weight, vec![0], 1);
-        }
         let spec = ChannelSpec {
             signed: false,
             // ConvInteger takes one zero point for all channels.
             symmetric: true,
             reduced: self.reduced,
         };
+        let wanted = match self.conv {
+            ConvForm::Auto => group == 1 && worthwhile(&weight),
+            form => form == ConvForm::Integer,
+        };
+        let integer = wanted
+            && self.signed != Some(true)
+            && self.computes_on_integers(look, node, terms)
+            && self.runs_integer(look, node, "ConvInteger", spec);
+        if !integer {
+            return self.stored(weight, vec![0], 1);
+        }
         Ok(Plan {
             kind: Kind::Conv {
                 x,

@@ -11,8 +11,10 @@ from onnx import ModelProto, numpy_helper
 
 import harness
 import int8_reference as reference
+import runtimes
 from builders import BFLOAT16, DOUBLE, FLOAT, FLOAT16, INT64, NUMPY_TYPES, GraphBuilder, random
 from dequant import op_counts
+from fetch import FetchError
 
 # Float32 sums of up to 600 products in another order (600 * 2^-24), and one product less to round
 # when ONNX Runtime fuses.
@@ -447,6 +449,62 @@ def test_nan_is_refused_or_left(onnxq):
     onnxq.refuses(*command, "int8-dynamic", mentions=("`W`", "element 151"))
     onnxq.ok(*command, "int8-dynamic{nonfinite=skip}")
     assert "MatMul" in op_counts(onnx.load(onnxq.dir / "out.onnx"))
+
+
+# --- Releases
+
+
+def forms() -> dict[str, tuple[ModelProto, dict[str, np.ndarray], str]]:
+    """Every form that is written without a target: model, feeds, options."""
+    x = {"x": random(5, 64, seed=1)}
+    lstm, sequence = recurrent("LSTM", 4, direction="bidirectional")
+    gru, _ = recurrent("GRU", 3)
+    b = GraphBuilder()
+    b.input("i", (None, None), INT64)
+    b.input("x", (None, 24))
+    b.node("Gather", b.weight("W", random(200, 24, seed=1)), "i", out="e", name="table")
+    b.node("Gemm", "x", "W", out="y", name="head", transB=1)
+    b.output("e", None)
+    b.output("y", None)
+    tied = {"i": np.array([[3, 4], [7, 199]]), "x": random(5, 24, seed=2)}
+    image = convolution(*CONVS["2d"], bias=True)
+    pixels = {"x": random(1, 8, 12, 13, seed=1)}
+    return {
+        "matmul": (linear((5, 64), (64, 48)), x, ""),
+        "uint8": (linear((5, 64), (64, 48)), x, "weights=uint8"),
+        "asymmetric": (linear((5, 64), (64, 48)), x, "asymmetric"),
+        "batch": (linear((5, 64), (3, 64, 48)), x, ""),
+        "half": (linear((5, 64), (64, 48), FLOAT16), {"x": x["x"].astype(np.float16)}, ""),
+        "old": (linear((5, 64), (64, 48), opset=9), x, ""),
+        "tied": (b.model(), tied, ""),
+        "conv": (image, pixels, "conv=integer"),
+        "stored": (image, pixels, ""),
+        "lstm": (lstm, sequence, ""),
+        "gru": (gru, sequence, ""),
+    }
+
+
+@pytest.mark.parametrize("version", ["1.17", "1.20", "1.23", "1.24", "1.27", "1.31"])
+def test_every_release_runs_every_form(version, onnxq):
+    """No form that is written unasked needs a newer one, and all compute the same."""
+    paths = []
+    for name, (model, feeds, options) in forms().items():
+        quantize(onnxq, model, options)
+        paths.append((onnxq.dir / "out.onnx").rename(onnxq.dir / f"{name}.onnx"))
+        np.savez(onnxq.dir / f"{name}.npz", **feeds)
+    try:
+        results = runtimes.run(version, paths, onnxq.dir)
+    except FetchError as error:
+        harness.cannot_run(str(error))
+    for path, result in zip(paths, results, strict=True):
+        assert result.status == "ok", f"{path.stem}: {result}"
+        with np.load(path.with_suffix(".npz")) as feeds:
+            wanted = harness.run_model(path, dict(feeds), False)
+        for found, value in zip(result.outputs, wanted.values(), strict=True):
+            # Sums of integers are the same; those of GRU and Conv are of floats (600 * 2^-24). The states of
+            # a batch are quantized together or apart in an LSTM, by the number of threads.
+            bound = 1e-2 if path.stem == "lstm" else FUSED
+            np.testing.assert_allclose(found, value, rtol=0, atol=bound * np.abs(value).max())
 
 
 @pytest.mark.real
