@@ -7,7 +7,7 @@
 //! onnxq opt clean.onnx -o model_fp16.onnx --passes 'fp16{maxima=maxima.json}'
 //! ```
 
-use std::{env, error::Error, path::Path};
+use std::{env, error::Error, io::Write, path::Path};
 
 use onnxq::{
     engine::{self, Choice, LoadOptions, read_tensors},
@@ -44,6 +44,6 @@ fn main() -> Result<(), Box<dyn Error>> {
             eval::measure(engine.as_ref(), &model, items, load)?
         }
     };
-    print!("{}", maxima.to_json());
+    std::io::stdout().write_all(maxima.to_json().as_bytes())?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 use crate::{
     error::Result,
     ir::Model,
-    opset,
+    opset::{self, Conversion, Obstacle},
     pass::{Changed, OptionInfo, OptionKind, Pass, PassContext, PassInfo, Reason, Remark},
 };
 
@@ -76,18 +76,19 @@ impl Pass for ConvertOpset {
         if !opset::is_older(model, "", self.to) || !cx.permit() {
             return Ok(Changed::No);
         }
-        let converted = match opset::convert(model, "", self.to)? {
-            Ok(converted) => converted,
-            Err(obstacles) => {
-                let remark = |o: opset::Obstacle| {
+        match opset::convert(model, "", self.to)? {
+            Conversion::Done { nodes, imports } => {
+                cx.count("nodes", nodes as u64);
+                cx.count("imports", imports as u64);
+                Ok(Changed::count(nodes + imports))
+            }
+            Conversion::Impossible(obstacles) => {
+                let remark = |o: Obstacle| {
                     Remark::new(model, INFO.name, o.node, Reason::Opset, o.message, 0)
                 };
                 cx.remarks.extend(obstacles.into_iter().map(remark));
-                return Ok(Changed::No);
+                Ok(Changed::No)
             }
-        };
-        cx.count("nodes", converted.nodes as u64);
-        cx.count("imports", converted.imports as u64);
-        Ok(Changed::count(converted.nodes + converted.imports))
+        }
     }
 }

@@ -177,7 +177,7 @@ impl Estimate<'_, '_> {
             "ReduceSumSquare" => self.size(a).map(|x| x * x),
             "Pow" => Some(self.size(a)?.powf(self.exponent(b)?)),
             "Clip" => self.size(a).map(|x| x.min(self.limit(node))),
-            "Where" => self.most(&inputs[1..]),
+            "Where" => self.most(inputs.get(1..)?),
             "BatchNormalization" => {
                 let [x, scale, bias, _, variance] =
                     [0, 1, 2, 3, 4].map(|i| self.size(node.input(i)));

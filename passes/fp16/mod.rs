@@ -117,7 +117,10 @@ The main graph and the bodies in it. What stays float has Casts around it and a 
   1e-12.
 
 double and bfloat16 become half as well, and are cast back to what they were where they stay;
-with `from=float` they are left (`dtype`). A constant of up to 4096 elements that
+with `from=float` they are left (`dtype`). Run the pass before `nbits`: in codes of a few bits it
+cannot see how large weights are. Maxima are those of the model that the pass gets: measure it
+after `clean` and, where there are functions, `inline-functions`, as names are what tells values
+apart; values in bodies of nodes are not measured. A constant of up to 4096 elements that
 float and half nodes read exists in both types; a larger one is half, and cast to float.
 
 ## Statistics

@@ -1,7 +1,6 @@
 //! Gives the nodes their new forms.
 
 use super::{
-    Converted,
     draft::{Around, Draft, Operand},
     ir_version,
 };
@@ -11,18 +10,17 @@ use crate::ir::{Attribute, AttributeValue, Model, Node, NodeId, Tensor, ValueId,
 /// operand.
 const ALLOWZERO_OPSET: i64 = 14;
 
-/// Writes the drafts and the new versions.
+/// Writes the drafts and the new versions; how many imports changed.
 pub(super) fn commit(
     model: &mut Model,
     domain: &str,
     to: i64,
     drafts: Vec<(NodeId, Draft)>,
-) -> Converted {
+) -> usize {
     if domain.is_empty() {
         // First: where new constants are listed depends on it.
         ir_version::raise(model, to);
     }
-    let nodes = drafts.len();
     let mut edit = Edit::new(model);
     for (node, draft) in drafts {
         let mut writer = Writer {
@@ -43,7 +41,7 @@ pub(super) fn commit(
             imports += 1;
         }
     }
-    Converted { nodes, imports }
+    imports
 }
 
 struct Writer<'e, 'm> {
@@ -75,8 +73,8 @@ impl Writer<'_, '_> {
             Around::Nothing => {}
             Around::Flatten(axis) => self.flatten(&mut inputs, axis),
             Around::Spread { groups, channels } => {
-                for slot in [1, 2] {
-                    inputs[slot] = inputs[slot].map(|v| self.spread(v, [groups, channels]));
+                for value in inputs.iter_mut().take(3).skip(1) {
+                    *value = value.map(|v| self.spread(v, [groups, channels]));
                 }
             }
         }
@@ -107,11 +105,11 @@ impl Writer<'_, '_> {
 
     fn flatten(&mut self, inputs: &mut [Option<ValueId>], axis: i64) {
         let result = self.edit.model().nodes[self.node].output(0);
-        let (Some(x), Some(result)) = (inputs[0], result) else {
+        let (Some(Some(first)), Some(result)) = (inputs.first_mut(), result) else {
             return;
         };
-        let shape = self.before("Shape", &[x], None);
-        inputs[0] = Some(self.before("Flatten", &[x], Some(("axis", axis))));
+        let shape = self.before("Shape", &[*first], None);
+        *first = self.before("Flatten", &[*first], Some(("axis", axis)));
         let allowzero = (self.to >= ALLOWZERO_OPSET).then_some(("allowzero", 1));
         let (back, name) = self.made("Reshape", &[shape], allowzero);
         self.edit

@@ -7,12 +7,14 @@
 //! themselves and are converted with it.
 //!
 //! ```
+//! use onnxq::opset::Conversion;
+//!
 //! let mut model = onnxq::text::parse(
 //!     "<ir_version: 6, opset_import: [\"\" : 11]>
 //!      g (float[2,1] x) => (float[2] y) { y = Squeeze <axes = [1]> (x) }",
 //! )?;
-//! let converted = onnxq::opset::convert(&mut model, "", 21)?;
-//! assert_eq!(converted.unwrap().nodes, 1);
+//! let done = onnxq::opset::convert(&mut model, "", 21)?;
+//! assert_eq!(done, Conversion::Done { nodes: 1, imports: 1 });
 //! assert_eq!(model.opset(model.main, ""), Some(21));
 //! # onnxq::Result::Ok(())
 //! ```
@@ -43,13 +45,18 @@ pub struct Obstacle {
     pub message: String,
 }
 
-/// What was converted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Converted {
-    /// How many nodes have another form now.
-    pub nodes: usize,
-    /// How many imports have another version now: that of the model, those of functions.
-    pub imports: usize,
+/// What came of a conversion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Conversion {
+    /// The model is converted; it may have been new enough.
+    Done {
+        /// How many nodes have another form now.
+        nodes: usize,
+        /// How many imports have another version now: that of the model, those of functions.
+        imports: usize,
+    },
+    /// The model is as it was, for these reasons, in document order.
+    Impossible(Vec<Obstacle>),
 }
 
 /// Converts `model` from the version of `domain` that it imports to version `to`, and its functions
@@ -58,16 +65,9 @@ pub struct Converted {
 /// released with the opset; from version 4 on constants are no inputs, so those that were
 /// listed as such are not any more.
 ///
-/// The inner result has the obstacles, in document order, if there are any; the model is then
-/// unchanged.
-///
 /// # Errors
 /// `to` is no version that is known, or a small constant that a rule needs cannot be read.
-pub fn convert(
-    model: &mut Model,
-    domain: &str,
-    to: i64,
-) -> Result<Result<Converted, Vec<Obstacle>>> {
+pub fn convert(model: &mut Model, domain: &str, to: i64) -> Result<Conversion> {
     let domain = schema::canonical_domain(domain);
     let newest = schema::newest_opset(domain).unwrap_or(0);
     if !(1..=newest).contains(&to) {
@@ -77,12 +77,18 @@ pub fn convert(
         )));
     }
     if !is_older(model, domain, to) {
-        return Ok(Ok(Converted::default()));
+        return Ok(Conversion::Done {
+            nodes: 0,
+            imports: 0,
+        });
     }
-    Ok(match plan(model, domain, to)? {
-        Ok(drafts) => Ok(commit::commit(model, domain, to, drafts)),
-        Err(obstacles) => Err(obstacles),
-    })
+    let plan = Plan::of(model, domain, to)?;
+    if !plan.obstacles.is_empty() {
+        return Ok(Conversion::Impossible(plan.obstacles));
+    }
+    let nodes = plan.drafts.len();
+    let imports = commit::commit(model, domain, to, plan.drafts);
+    Ok(Conversion::Done { nodes, imports })
 }
 
 /// Whether `model`, or a function of it, imports a version of `domain` before `to`.
@@ -102,39 +108,41 @@ struct At<'m> {
     to: i64,
 }
 
-/// The new forms of the nodes that change.
-fn plan(
-    model: &Model,
-    domain: &str,
-    to: i64,
-) -> Result<Result<Vec<(NodeId, Draft)>, Vec<Obstacle>>> {
-    let facts = infer::facts(model);
-    let callees = Callees::of(&model.functions);
-    let at = At {
-        model,
-        facts: &facts,
-        to,
-    };
-    let (mut drafts, mut obstacles) = (Vec::new(), Vec::new());
-    for node in model.reachable_nodes() {
-        let n = &model.nodes[node];
-        if n.domain() != domain || callees.called(n).is_some() {
-            continue;
-        }
-        let Some(from) = model.opset(n.graph, domain).filter(|&from| from < to) else {
-            continue;
+/// What becomes of the nodes.
+#[derive(Default)]
+struct Plan {
+    /// The new forms of those that change.
+    drafts: Vec<(NodeId, Draft)>,
+    obstacles: Vec<Obstacle>,
+}
+
+impl Plan {
+    fn of(model: &Model, domain: &str, to: i64) -> Result<Plan> {
+        let facts = infer::facts(model);
+        let callees = Callees::of(&model.functions);
+        let at = At {
+            model,
+            facts: &facts,
+            to,
         };
-        let mut draft = Draft::of(n);
-        match at.through(&mut draft, domain, from)? {
-            Ok(()) if draft.changed => drafts.push((node, draft)),
-            Ok(()) => {}
-            Err(message) => obstacles.push(Obstacle { node, message }),
+        let mut plan = Plan::default();
+        for node in model.reachable_nodes() {
+            let n = &model.nodes[node];
+            if n.domain() != domain || callees.called(n).is_some() {
+                continue;
+            }
+            let Some(from) = model.opset(n.graph, domain).filter(|&from| from < to) else {
+                continue;
+            };
+            let mut draft = Draft::of(n);
+            match at.through(&mut draft, domain, from)? {
+                Ok(()) if draft.changed => plan.drafts.push((node, draft)),
+                Ok(()) => {}
+                Err(message) => plan.obstacles.push(Obstacle { node, message }),
+            }
         }
+        Ok(plan)
     }
-    Ok(match obstacles.is_empty() {
-        true => Ok(drafts),
-        false => Err(obstacles),
-    })
 }
 
 impl At<'_> {

@@ -374,6 +374,28 @@ def test_smollm2(real_model, onnxq):
     assert compared.divergence < 0.001
 
 
+# Halves round to 2^-11, codes of 4 bits to a fifteenth of a block: a hundredth of it cannot be seen. This is the
+# spread of the divergence between ways to compute the same model.
+AS_GOOD = 1.02
+
+
+@pytest.mark.real
+def test_smollm2_in_four_bits_and_halves(real_model, onnxq):
+    source = real_model("smollm2")
+    tokenizer = Tokenizer.from_file(str(real_model("smollm2-tokenizer")))
+    ids = np.array(tokenizer.encode(HARBOUR.read_text(encoding="utf-8")).ids)[:512]
+    chunks = ids.reshape(-1, 128)
+    onnxq.ok("opt", source, "-o", "half.onnx", "--passes", "clean,fp16")
+    baseline = language_model.log_probabilities(onnxq.dir / "half.onnx", chunks)
+    divergence = {}
+    for name, passes in {"q4": "clean,nbits{block=32}", "q4f16": "clean,fp16,nbits{block=32}"}.items():
+        onnxq.ok("opt", source, "-o", "out.onnx", "--passes", passes)
+        found = language_model.log_probabilities(onnxq.dir / "out.onnx", chunks)
+        divergence[name] = language_model.compare(baseline, found, chunks).divergence
+    print(divergence)
+    assert divergence["q4f16"] < AS_GOOD * divergence["q4"]
+
+
 IMAGES = {"ppocr-det": (1, 3, 64, 96), "ppocr-rec": (1, 3, 48, 160), "ppocr-cls": (1, 3, 48, 192)}
 
 

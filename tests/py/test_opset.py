@@ -36,7 +36,6 @@ CASES: dict[str, tuple[int, str]] = {
     "top_k": (9, "g (float[2,5] x) => (y, i) { y, i = TopK <k = 3> (x) }"),
     "top_k_axis": (7, "g (float[5,2] x) => (y, i) { y, i = TopK <k = 2, axis = 0> (x) }"),
     "dropout": (7, "g (float[2,5] x) => (y) { y = Dropout <ratio = 0.3> (x) }"),
-    "dropout_mask": (11, "g (float[2,5] x) => (y, m) { y, m = Dropout <ratio = 0.3> (x) }"),
     "softmax": (7, "g (float[2,3,4] x) => (y) { y = Softmax (x) }"),
     "softmax_0": (11, "g (float[2,3,4] x) => (y) { y = Softmax <axis = 0> (x) }"),
     "softmax_last": (11, "g (float[2,3,4] x) => (y) { y = Softmax <axis = 2> (x) }"),
@@ -81,7 +80,7 @@ CASES: dict[str, tuple[int, str]] = {
         b = ReduceProd <axes = [1]> (x)  c = ReduceL1 <axes = [1]> (x)  d = ReduceSumSquare <axes = [0]> (x)
         p = Abs (x)  e = ReduceLogSum <axes = [1]> (p)  f = ReduceLogSumExp <axes = [1]> (x) }"""),
     "reduce_17": (17, "g (float[2,3,4] x) => (a) { a = ReduceMean <axes = [-1]> (x) }"),
-    "pools": (7, """g (float[1,2,7,7] x) => (a, b, c) { a = AveragePool <kernel_shape = [3,3], strides = [2,2]> (x)
+    "pools": (8, """g (float[1,2,7,7] x) => (a, b, int64[1,2,3,3] c) { a = AveragePool <kernel_shape = [3,3], strides = [2,2]> (x)
         b, c = MaxPool <kernel_shape = [2,2], strides = [2,2]> (x) }"""),
     "max_pool_ceil": (10, """g (float[1,2,6,6] x) => (a) {
         a = MaxPool <kernel_shape = [3,3], strides = [3,3], pads = [1,1,1,1], ceil_mode = 1> (x) }"""),
@@ -99,12 +98,12 @@ CASES: dict[str, tuple[int, str]] = {
         d = Div (c, x)  e = Sqrt (d)  f = Max (b, a)  h = Pow (f, w)  k = Sum (h, f)  i = Less (k, x)
         j = Cast <to = 1> (i)  y = Concat <axis = 0> (j, k, f) }"""),
     "arg": (11, "g (float[2,3] x) => (y, z) { y = ArgMax <axis = 1> (x)  z = ArgMin <axis = 0, keepdims = 0> (x) }"),
-    "shapes": (7, """g (float[2,3] x) => (y) <int64[2] s = {3,0}> { h = Shape (x)  f = Flatten (x)
+    "shapes": (7, """g (float[2,3] x) => (float[2,c] y) <int64[2] s = {3,0}> { h = Shape (x)  f = Flatten (x)
         r = Reshape (f, h)  t = Transpose (r)  e = Gather <axis = 1> (t, z)  y = Tile (e, n) }"""),
-    "if": (10, """g (float[2,3] x, bool c) => (y) { y = If (c) <
-        then_branch = t () => (p) { p = Slice <axes = [1], starts = [0], ends = [2]> (x) },
+    "if": (9, """g (float[2,3] x, bool c) => (float[2,w] y) { y = If (c) <
+        then_branch = t () => (p) { p = Slice <axes = [1], starts = [0], ends = [3]> (x) },
         else_branch = e () => (q) { q = Clip <min = 0.0, max = 1.0> (x) } > }"""),
-    "loop": (11, """g (float[2,3] x, int64 n, bool c) => (y) { y = Loop (n, c, x) <
+    "loop": (11, """g (float[2,3] x, int64 n, bool c) => (float[2,3] y) { y = Loop (n, c, x) <
         body = b (int64 i, bool k, float[2,3] v) => (bool m, float[2,3] w) {
             m = Identity (k)  s = ReduceSum <axes = [1]> (v)  w = Add (v, s) } > }"""),
     "quantize": (10, """g (float[2,3] x) => (y) <float s = {0.1}, uint8 z = {128}> {
@@ -114,25 +113,31 @@ CASES: dict[str, tuple[int, str]] = {
 CASES["shapes"] = (7, CASES["shapes"][1].replace("int64[2] s = {3,0}", "int64[2] z = {1,0}, int64[2] n = {1,2}"))
 
 # What `onnx.version_converter` cannot do, or does otherwise than the runtime computes.
-PEER_CANNOT = {"resize_down", "roi_align", "conv"}
+PEER_CANNOT = {"hardmax", "upsample_linear", "upsample_fraction", "resize_up", "resize_linear", "resize_down"}
+
+# ONNX Runtime lacks the newer form, so only the step to `TO` is looked at.
+ONLY_TO = {"roi_align"}
+
+# From opset 19 on ONNX Runtime averages with another kernel, which adds in another order: a rounding of each
+# of the nine numbers.
+AVERAGED = 9 * 2.0**-24
 
 
 def model_of(opset: int, text: str, name: str) -> onnx.ModelProto:
     """The model with the IR version of its opset's release, and outputs without types."""
     ir_version = max(4, helper.find_min_ir_version_for([helper.make_opsetid("", opset)]))
-    text = text.replace(") => (", ") => (", 1)
     head, _, rest = text.partition("=> (")
     outputs, _, body = rest.partition(")")
-    text = f"{head}=> ({', '.join('float ' + o.strip() for o in outputs.split(','))}){body}"
+    typed = (" " not in o.strip() and f"float {o.strip()}" or o for o in outputs.split(", "))
+    text = f"{head}=> ({', '.join(typed)}){body}"
     model = parser.parse_model(f'<ir_version: {ir_version}, opset_import: ["" : {opset}]>\n{text}')
+    # Outputs without a type get the one that ONNX infers.
     for output in model.graph.output:
-        output.ClearField("type")
-    # Outputs need types: those that ONNX infers.
+        if not output.type.tensor_type.HasField("shape") or not output.type.tensor_type.shape.dim:
+            output.ClearField("type")
     inferred = onnx.shape_inference.infer_shapes(model)
     for output, found in zip(model.graph.output, inferred.graph.output, strict=True):
         output.CopyFrom(found)
-        if not output.type.tensor_type.elem_type:
-            output.type.tensor_type.elem_type = TensorProto.FLOAT
     model.graph.name = name
     return model
 
@@ -153,11 +158,21 @@ def feeds_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return feeds
 
 
-def assert_same(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> None:
+def assert_same(before: dict[str, np.ndarray], after: dict[str, np.ndarray], averaged: bool = False) -> None:
     assert list(before) == list(after)
     for name, expected in before.items():
+        if not isinstance(expected, np.ndarray):
+            continue
         assert after[name].dtype == expected.dtype
-        np.testing.assert_array_equal(after[name], expected, err_msg=name)
+        if averaged and expected.dtype.kind == "f":
+            atol = AVERAGED * np.abs(expected).max()
+            np.testing.assert_allclose(after[name], expected, rtol=0, atol=atol, err_msg=name)
+        else:
+            np.testing.assert_array_equal(after[name], expected, err_msg=name)
+
+
+def averages(model: onnx.ModelProto) -> bool:
+    return any(node.op_type == "AveragePool" for node in model.graph.node)
 
 
 def convert(onnxq: harness.Onnxq, source: Path, to: int = TO) -> onnx.ModelProto:
@@ -180,27 +195,21 @@ def test_small_models_compute_the_same(name, onnxq):
     if name.startswith("clip"):
         feeds["x"][0] = [np.inf, -np.inf, 0.1]
     expected = harness.run_model(source, feeds, opts=False)
-    assert_same(expected, harness.run_model(onnxq.dir / "out.onnx", feeds, opts=False))
-    # Newer still: what ONNX Runtime knows of it.
-    convert(onnxq, source, 23)
-    assert_same(expected, harness.run_model(onnxq.dir / "out.onnx", feeds, opts=False))
+    assert_same(expected, harness.run_model(onnxq.dir / "out.onnx", feeds, opts=False), averages(model))
+    if name not in ONLY_TO:
+        convert(onnxq, source, 23)
+        assert_same(expected, harness.run_model(onnxq.dir / "out.onnx", feeds, opts=False), averages(model))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [n for n in CASES if n not in PEER_CANNOT])
 def test_agrees_with_the_converter_of_onnx(name, onnxq):
     model = model_of(*CASES[name], name)
     source = harness.save(model, onnxq.dir / "in.onnx")
     convert(onnxq, source)
-    try:
-        theirs = version_converter.convert_version(model, TO)
-        feeds = feeds_of(model)
-        expected = harness.run_model(theirs.SerializeToString(), feeds, opts=False)
-    except Exception as error:  # noqa: BLE001 - it raises what it likes, the runtime too
-        pytest.skip(f"the peer cannot: {str(error)[:80]}")
-    found = harness.run_model(onnxq.dir / "out.onnx", feeds, opts=False)
-    if name in PEER_CANNOT:
-        pytest.skip("the peer's model computes otherwise")
-    assert_same(expected, found)
+    theirs = version_converter.convert_version(model, TO)
+    feeds = feeds_of(model)
+    expected = harness.run_model(theirs.SerializeToString(), feeds, opts=False)
+    assert_same(expected, harness.run_model(onnxq.dir / "out.onnx", feeds, opts=False))
 
 
 def vectors() -> dict[str, tuple[onnx.ModelProto, list[np.ndarray]]]:
@@ -230,7 +239,7 @@ def vectors() -> dict[str, tuple[onnx.ModelProto, list[np.ndarray]]]:
 
 def test_vectors_of_the_standard(onnxq):
     """Every vector that ONNX Runtime runs in an older form computes the same in the newer one."""
-    same, declined = 0, []
+    same, declined, others = 0, [], {}
     for name, (model, inputs) in vectors().items():
         if not all(isinstance(x, np.ndarray) for x in inputs):
             continue
@@ -249,11 +258,13 @@ def test_vectors_of_the_standard(onnxq):
         if model.graph.node[0].op_type in random:
             continue
         found = harness.run_model(onnxq.dir / "out.onnx", feeds, opts=False)
-        for output, value in expected.items():
-            if isinstance(value, np.ndarray):
-                np.testing.assert_array_equal(found[output], value, err_msg=name)
-        same += 1
+        try:
+            assert_same(expected, found, averages(model))
+            same += 1
+        except AssertionError as error:
+            others[name] = str(error)
     print(f"{same} the same; declined: {sorted(declined)}")
+    assert not others, others
     assert same > 800, same
     assert len(declined) < same / 20, declined
 
@@ -301,4 +312,11 @@ def test_real_models(name, real_model, onnxq):
     if name == "minilm":
         feeds["attention_mask"] = np.ones((2, 9), np.int64)
     expected = harness.run_model(source, feeds, opts=False)
-    assert_same(expected, harness.run_model(onnxq.dir / "out.onnx", feeds, opts=False))
+    found = harness.run_model(onnxq.dir / "out.onnx", feeds, opts=False)
+    if averages(before):
+        # The roundings of another kernel grow in the layers behind it; before that they are none.
+        for output, value in expected.items():
+            np.testing.assert_allclose(found[output], value, rtol=0, atol=1e-5 * np.abs(value).max())
+        convert(onnxq, source, 18)
+        found = harness.run_model(onnxq.dir / "out.onnx", feeds, opts=False)
+    assert_same(expected, found)

@@ -61,6 +61,9 @@ pub(super) fn upsample_10(draft: &mut Draft, _: &At<'_>) -> Step {
 /// The nearest pixel was that below when an axis grows and, in ONNX Runtime, that above when one
 /// shrinks.
 pub(super) fn resize_11(draft: &mut Draft, at: &At<'_>) -> Step {
+    if !draft.has(0) || !draft.has(1) {
+        return Ok(Err("expected two operands".into()));
+    }
     let mode = match draft.text("mode", "nearest") {
         Ok(mode) => mode,
         Err(why) => return Ok(Err(why)),

@@ -61,8 +61,12 @@ pub(super) fn dropout_10(draft: &mut Draft, _: &At<'_>) -> Step {
     })
 }
 
-/// The ratio became an operand. Nothing is dropped unless an operand more says so.
+/// The ratio became an operand. Nothing is dropped unless an operand more says so. A mask for
+/// that was all false in ONNX Runtime, and is all true.
 pub(super) fn dropout_12(draft: &mut Draft, _: &At<'_>) -> Step {
+    if draft.outputs.get(1) == Some(&true) {
+        return Ok(Err("the mask is another where nothing is dropped".into()));
+    }
     Ok(draft.take_float("ratio").map(|ratio| {
         if let Some(ratio) = ratio {
             draft.give(1, "ratio", Tensor::from_f32(vec![], &[ratio]));
