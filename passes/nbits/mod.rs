@@ -9,7 +9,7 @@ mod spelled;
 use crate::{
     error::Result,
     ir::{Model, NodeId},
-    opset,
+    opset::{self, Conversion, Obstacle},
     pass::{
         Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, Reason, Remark,
         Selection, plan_nodes,
@@ -216,12 +216,12 @@ impl Nbits {
             return Ok(false);
         }
         match opset::convert(model, "", needed)? {
-            Ok(_) => {
+            Conversion::Done { .. } => {
                 cx.model_changed();
                 Ok(true)
             }
-            Err(obstacles) => {
-                let remark = |o: opset::Obstacle| {
+            Conversion::Impossible(obstacles) => {
+                let remark = |o: Obstacle| {
                     Remark::new(model, INFO.name, o.node, Reason::Opset, o.message, 0)
                 };
                 cx.remarks.extend(obstacles.into_iter().map(remark));
