@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use crate::{
     infer::{Facts, Kind},
-    ir::{AttributeValue, DataType, Model, Node, NodeId, ValueId},
-    schema::{self, AttrDefault, OpSchema, ParamOption},
+    ir::{AttributeValue, DataType, Model, Node, NodeId, ValueId, element_count},
+    schema::{self, AttrDefault, OpSchema},
 };
 
 /// What is known of one facet of a form.
@@ -15,7 +15,7 @@ pub enum Facet {
     Type(DataType),
     /// A number: an attribute, an extent, a rank.
     Int(i64),
-    /// A string attribute.
+    /// A string attribute, or the type of what is no tensor: `seq(tensor(float))`.
     Text(String),
     /// It is there, and nothing else is known of it.
     Unknown,
@@ -220,42 +220,26 @@ impl Form {
         self.given.iter().map(|name| &**name)
     }
 
-    /// Inputs and outputs; of a variadic one the first is taken for all.
+    /// Inputs and outputs; of a variadic one the first counts, as runtimes have it.
     fn values(&mut self, facts: &Facts, node: &Node, schema: &'static OpSchema) {
         let params = schema.inputs.iter().zip(&node.inputs);
         let results = schema.outputs.iter().zip(&node.outputs);
         for (param, value) in params.chain(results) {
-            let Some(value) = *value else { continue };
             // An output that is called like an input has its type.
-            if self.get(param.name).is_some() {
-                continue;
-            }
-            self.value(param.name, facts, value);
-            let mixed = matches!(
-                param.option,
-                ParamOption::Variadic {
-                    homogeneous: false,
-                    ..
-                }
-            );
-            if mixed {
-                self.set(param.name, Facet::Unknown);
+            if let (Some(value), None) = (*value, self.get(param.name)) {
+                self.value(param.name, facts, value);
             }
         }
     }
 
     fn value(&mut self, name: &'static str, facts: &Facts, value: ValueId) {
-        let kind = match facts.kind(value) {
-            Some(Kind::Tensor(dtype)) => Facet::Type(dtype),
-            _ => Facet::Unknown,
-        };
-        self.set(name, kind);
+        self.set(name, of_kind(facts.kind(value)));
         let int = |number: Option<i64>| number.map_or(Facet::Unknown, Facet::Int);
         let shape = facts.shape(value);
         self.set(format!("{name}.rank"), int(shape.map(|s| s.len() as i64)));
         let last = shape.and_then(|s| s.last()).and_then(|d| d.known());
         self.set(format!("{name}.last"), int(last));
-        let elements = facts.dims(value).and_then(|d| crate::ir::element_count(&d));
+        let elements = facts.dims(value).and_then(|d| element_count(&d));
         let elements = elements.and_then(|e| i64::try_from(e).ok());
         self.set(format!("{name}.elements"), int(elements));
     }
@@ -314,4 +298,16 @@ impl Form {
         let opset = self.number("opset").unwrap_or(i64::MAX);
         schema::lookup(&self.domain, &self.op_type, opset)
     }
+}
+
+/// The facet of a value of some kind; one that is no tensor is spelled as in the schemas.
+fn of_kind(kind: Option<Kind>) -> Facet {
+    let text = match kind {
+        Some(Kind::Tensor(dtype)) => return Facet::Type(dtype),
+        Some(Kind::Sequence(dtype)) => format!("seq(tensor({dtype}))"),
+        Some(Kind::OptionalTensor(dtype)) => format!("optional(tensor({dtype}))"),
+        Some(Kind::OptionalSequence(dtype)) => format!("optional(seq(tensor({dtype})))"),
+        Some(_) | None => return Facet::Unknown,
+    };
+    Facet::Text(text)
 }

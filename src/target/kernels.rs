@@ -251,6 +251,15 @@ fn find_as(
     }
 }
 
+/// A type as the table writes it.
+fn spelled(facet: &Facet, as_type: impl Fn(DataType) -> DataType) -> Option<&str> {
+    match facet {
+        Facet::Type(found) => Some(as_type(*found).name()),
+        Facet::Text(text) => Some(text),
+        Facet::Int(_) | Facet::Unknown => None,
+    }
+}
+
 impl Kernel {
     fn computes(&self, since: i64) -> bool {
         self.first == since || self.last.is_some_and(|l| self.first <= since && since <= l)
@@ -278,13 +287,11 @@ impl Kernel {
         for (variable, types) in &self.types {
             match bound(form, schema, variable) {
                 None => {}
-                Some((_, Facet::Type(found))) => {
-                    let found = as_type(*found).name();
-                    if !types.split('|').any(|t| t == found) {
-                        return Some(false);
-                    }
-                }
-                Some(_) => all = None,
+                Some((_, facet)) => match spelled(facet, &as_type) {
+                    Some(found) if types.split('|').any(|t| t == found) => {}
+                    Some(_) => return Some(false),
+                    None => all = None,
+                },
             }
         }
         all

@@ -18,6 +18,10 @@ const SOURCE: &str = "registry";
 
 /// What the registries of a version of ONNX Runtime say of `form`.
 pub(super) fn verdict(target: Target, form: &Form) -> Verdict {
+    // It becomes an initializer when the model is loaded, and needs no kernel.
+    if (form.domain(), form.op_type()) == ("", "Constant") {
+        return Verdict::Runs;
+    }
     let unknown = Verdict::Unknown(target);
     let Some(newest) = schema::newest_opset(form.domain()) else {
         return unknown;

@@ -1,7 +1,8 @@
-//! Invariant 28: the rules of the contrib operators that onnxq writes.
+//! Invariant 28: the rules of the operators that quantized models are made of.
 //!
 //! `com.microsoft` operators are outside ONNX's specification, so its checker says nothing
-//! of them, and ONNX Runtime looks at shapes only when it runs a node, if at all. Here are
+//! of them, and ONNX Runtime looks at shapes only when it runs a node, if at all; so it does
+//! for the scales of `QuantizeLinear` and `DequantizeLinear`. Here are
 //! the rules that every version of it agrees on; what one version or device runs is
 //! `target`'s subject. An operand is checked when it is constant, also through `Identity`
 //! and through a `Reshape` to a constant shape (how a tied embedding is stored once).
@@ -20,6 +21,22 @@
 //!   axis and not 0, and `data` is packed along it. `zero_points` have the type of `data`
 //!   and the shape of `scales`, for uint8 packed along the last axis. `indices` are int32
 //!   or int64. (Nothing is checked for float8 and float4 `data`, which are recent.)
+//! - `MatMulBnb4`: `K`, `N` and `block_size` (a power of two from 16 on) are given,
+//!   `quant_type` is 0 or 1. `B` is uint8 with two codes a byte, `absmax` has one element a
+//!   block of the whole weight and the type of `A`, whose last axis is `K`.
+//! - `DynamicQuantizeMatMul` and `MatMulIntegerToFloat`: `B` is int8 or uint8 `[K, N]`, scale and zero
+//!   point of `B` are one number or `N`, `bias` is `[N]`; zero points have the type of
+//!   what they belong to.
+//! - `QMoE`, of integer weights: `expert_weight_bits` is 2, 4 or 8, `block_size` as above when it is
+//!   given; the weights are uint8 of rank 3, with as many experts as their scales.
+//! - `QuantizeLinear`, `DequantizeLinear`: a scale is one number, or from opset 13 on one an element of
+//!   `axis`, or from opset 21 on, with `block_size`, one a block along `axis`. `zero_point` has
+//!   the shape of the scale, and the type of the codes.
+
+mod integer;
+mod linear;
+mod nbits;
+mod qmoe;
 
 use super::{Code, Reached, Report};
 use crate::ir::{
@@ -32,12 +49,17 @@ pub(super) fn check(report: &mut Report<'_>, graphs: &[Reached]) {
     for graph in graphs {
         for &node in &model.graphs[graph.id].nodes {
             let n = &model.nodes[node];
-            if n.domain() != "com.microsoft" || functions.called(n).is_some() {
+            if functions.called(n).is_some() {
                 continue;
             }
-            let contract: fn(&mut Check<'_, '_>) -> Option<()> = match &*n.op_type {
-                "MatMulNBits" => matmul_nbits,
-                "GatherBlockQuantized" => gather_block_quantized,
+            let contract: fn(&mut Check<'_, '_>) -> Option<()> = match (n.domain(), &*n.op_type) {
+                ("com.microsoft", "MatMulNBits") => nbits::matmul_nbits,
+                ("com.microsoft", "GatherBlockQuantized") => nbits::gather_block_quantized,
+                ("com.microsoft", "MatMulBnb4") => integer::matmul_bnb4,
+                ("com.microsoft", "DynamicQuantizeMatMul") => integer::dynamic_quantize_matmul,
+                ("com.microsoft", "MatMulIntegerToFloat") => integer::matmul_integer_to_float,
+                ("com.microsoft", "QMoE") => qmoe::qmoe,
+                ("", "QuantizeLinear" | "DequantizeLinear") => linear::linear,
                 _ => continue,
             };
             // `None` says that something needed is unknown, or was reported.
@@ -207,6 +229,41 @@ impl<'m> Check<'_, 'm> {
         }
     }
 
+    /// The last axis of `A`, which is `a`, is `k`, as far as its type tells.
+    fn last_axis(&mut self, a: ValueId, k: i64) -> Option<()> {
+        let ty = self.report.model.type_of(a)?;
+        let shape = ty.as_tensor()?.shape.as_ref()?;
+        let fits = match shape.last().map(|d| &d.size) {
+            None => false,
+            Some(DimSize::Known(d)) => *d == k || *d < 0,
+            Some(DimSize::Symbol(_) | DimSize::Unknown) => true,
+        };
+        if !fits {
+            let found = format!("`A` is {}", ty.as_tensor()?);
+            self.fault(found, format!("a last axis of `K` = {k}"));
+        }
+        Some(())
+    }
+
+    /// Operand `index` has `count` elements, in whatever shape, when its shape is known.
+    fn count(&mut self, index: usize, name: &str, count: i64) {
+        let Some(found) = self.constant(index).map(|c| c.dims) else {
+            return;
+        };
+        if element_count(&found) != u64::try_from(count).ok() {
+            let found = format!("`{name}` has shape {found:?}");
+            self.fault(found, format!("{count} elements"));
+        }
+    }
+
+    /// Operand `index` has the type of operand `like`, where both are known.
+    fn type_like(&mut self, index: usize, name: &str, like: usize) {
+        let types = [index, like].map(|i| self.dtype(self.node().input(i)));
+        if let [found, Some(expected)] = types {
+            self.one_of_types(name, found, &[expected]);
+        }
+    }
+
     /// Operand `index` has one of `shapes`, when its shape is known.
     fn one_of_shapes(&mut self, index: usize, name: &str, shapes: &[&[i64]]) {
         let Some(found) = self.constant(index).map(|c| c.dims) else {
@@ -220,144 +277,11 @@ impl<'m> Check<'_, 'm> {
     }
 }
 
+const SCALE_TYPES: [DataType; 3] = [DataType::Float, DataType::Float16, DataType::Bfloat16];
+
 /// `a / b`, rounded up.
 fn div_up(a: i64, b: i64) -> i64 {
     a / b + i64::from(a % b > 0)
-}
-
-const SCALE_TYPES: [DataType; 3] = [DataType::Float, DataType::Float16, DataType::Bfloat16];
-
-fn matmul_nbits(c: &mut Check<'_, '_>) -> Option<()> {
-    let positive = |i: i64| i > 0;
-    let k = c.int("K", None, positive, "the number of rows of the weight");
-    let n = c.int("N", None, positive, "the number of columns of the weight");
-    let packing = c.bits_and_block(None);
-    let level = |l| (0..=4).contains(&l);
-    c.int("accuracy_level", Some(0), level, "0 to 4");
-    let a = c.required(0, "A");
-    let b = c.required(1, "B");
-    let scales = c.required(2, "scales");
-
-    let scale_type = c.dtype(scales);
-    c.one_of_types("scales", scale_type, &SCALE_TYPES);
-    let (a_type, bias_type) = (c.dtype(a), c.dtype(c.node().input(5)));
-    for (name, ty) in [("A", a_type), ("bias", bias_type)] {
-        if let Some(scale_type) = scale_type {
-            c.one_of_types(name, ty, &[scale_type]);
-        }
-    }
-    let b_type = c.dtype(b);
-    c.one_of_types("B", b_type, &[DataType::Uint8]);
-    let group_type = c.dtype(c.node().input(4));
-    c.one_of_types("g_idx", group_type, &[DataType::Int32]);
-
-    let (k, n, (bits, block)) = (k?, n?, packing?);
-    last_axis(c, a?, k);
-    let too_large = |c: &mut Check<'_, '_>| {
-        let found = format!("`K` {k}, `N` {n} and `block_size` {block}");
-        c.fault(found, "a weight of fewer than 2^63 elements");
-    };
-    let blocks = div_up(k, block);
-    if element_count(&[n, blocks, block]).is_none_or(|e| e > i64::MAX as u64 / 8) {
-        too_large(c);
-        return None;
-    }
-    if c.node().int("weight_prepacked", 0)? == 0 {
-        c.one_of_shapes(1, "B", &[&[n, blocks, block * bits / 8]]);
-    }
-    c.one_of_shapes(2, "scales", &[&[n, blocks], &[n * blocks]]);
-    let zero_type = c.dtype(c.node().input(3));
-    match zero_type {
-        Some(DataType::Uint8) => {
-            let row = div_up(blocks * bits, 8);
-            c.one_of_shapes(3, "zero_points", &[&[n, row], &[n * row]]);
-        }
-        Some(_) => {
-            let like_scales = [DataType::Uint8, scale_type.unwrap_or(DataType::Float)];
-            c.one_of_types("zero_points", zero_type, &like_scales);
-            c.one_of_shapes(3, "zero_points", &[&[n, blocks], &[n * blocks]]);
-        }
-        None => {}
-    }
-    c.one_of_shapes(4, "g_idx", &[&[k], &[blocks * block]]);
-    c.one_of_shapes(5, "bias", &[&[n]]);
-    Some(())
-}
-
-/// The last axis of `a` is `k`, as far as its type tells.
-fn last_axis(c: &mut Check<'_, '_>, a: ValueId, k: i64) -> Option<()> {
-    let ty = c.report.model.type_of(a)?;
-    let shape = ty.as_tensor()?.shape.as_ref()?;
-    let fits = match shape.last().map(|d| &d.size) {
-        None => false,
-        Some(DimSize::Known(d)) => *d == k || *d < 0,
-        Some(DimSize::Symbol(_) | DimSize::Unknown) => true,
-    };
-    if !fits {
-        let found = format!("`A` is {}", ty.as_tensor()?);
-        c.fault(found, format!("a last axis of `K` = {k}"));
-    }
-    Some(())
-}
-
-fn gather_block_quantized(c: &mut Check<'_, '_>) -> Option<()> {
-    let data = c.required(0, "data");
-    let indices = c.required(1, "indices");
-    let scales = c.required(2, "scales");
-    let index_type = c.dtype(indices);
-    c.one_of_types("indices", index_type, &[DataType::Int32, DataType::Int64]);
-    let scale_type = c.dtype(scales);
-    c.one_of_types("scales", scale_type, &SCALE_TYPES);
-
-    use DataType::{
-        Float4e2m1, Float8e4m3fn, Float8e4m3fnuz, Float8e5m2, Float8e5m2fnuz, Int4, Uint4, Uint8,
-    };
-    let dtype = c.dtype(data)?;
-    let recent = [
-        Float8e4m3fn,
-        Float8e4m3fnuz,
-        Float8e5m2,
-        Float8e5m2fnuz,
-        Float4e2m1,
-    ];
-    if recent.contains(&dtype) {
-        return None;
-    }
-    c.one_of_types("data", Some(dtype), &[Int4, Uint4, Uint8]);
-    let zero_type = c.dtype(c.node().input(3));
-    c.one_of_types("zero_points", zero_type, &[dtype]);
-    let packing = c.bits_and_block(Some(128));
-
-    let dims = c.constant(0)?.dims;
-    let rank = dims.len() as i64;
-    let inside = |a: i64| (-rank..rank).contains(&a);
-    let expected = "an axis of `data`";
-    let gather = c.int("gather_axis", Some(0), inside, expected);
-    let quantize = c.int("quantize_axis", Some(1), inside, expected);
-    let axis = |a: i64| if a < 0 { a + rank } else { a };
-    let (gather, quantize) = (axis(gather?), axis(quantize?));
-    let (bits, block) = packing?;
-    let packed = dtype == Uint8;
-    if gather == quantize {
-        let found = format!("`gather_axis` and `quantize_axis` are both {gather}");
-        c.fault(found, "different axes");
-    }
-    if packed && (gather != 0 || quantize != rank - 1) {
-        let found = format!("`gather_axis` {gather}, `quantize_axis` {quantize} for uint8 data");
-        c.fault(found, format!("0 and {}", rank - 1));
-        return None;
-    }
-    let quantize = quantize as usize;
-    let per_byte = if packed { 8 / bits } else { 1 };
-    let blocks = div_up(dims[quantize].checked_mul(per_byte)?, block);
-    let mut shape = dims;
-    shape[quantize] = blocks;
-    c.one_of_shapes(2, "scales", &[&shape]);
-    if packed {
-        shape[quantize] = div_up(blocks * bits, 8);
-    }
-    c.one_of_shapes(3, "zero_points", &[&shape]);
-    Some(())
 }
 
 #[cfg(test)]
