@@ -77,8 +77,11 @@ impl Estimate<'_, '_> {
         if !self.has_numbers(value) {
             return;
         }
-        let name = &self.survey.model.values[value].name;
+        let model = self.survey.model;
+        let name = &model.values[value].name;
+        // Inside, the name may be that of another value.
         let measured = self.maxima.get(name);
+        let measured = measured.filter(|_| model.home(value) == model.main);
         self.sizes[value] = measured.or(found);
         // Constants are looked at one by one.
         if !self.survey.is_float(value) || !self.varies(value) {

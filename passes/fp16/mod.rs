@@ -54,8 +54,8 @@ pub(super) static INFO: PassInfo = PassInfo {
             name: "maxima",
             kind: OptionKind::List,
             default: "",
-            help: "a file of the largest magnitudes that values were measured to reach; those \
-                   that half cannot hold stay float",
+            help: "a file of the largest magnitudes that values of the main graph were measured to \
+                   reach; those that half cannot hold stay float",
         },
         OptionInfo {
             name: "peak",
@@ -95,7 +95,7 @@ The main graph and the bodies in it. What stays float has Casts around it and a 
   Upsample and OneHot (no remark);
 - operators that ONNX Runtime's CPU refuses in half, in every version tried from 1.20 to 1.31
   (`operator`): those that make numbers and read none (RandomNormal, EyeLike of integers), sums in
-  ScatterElements and ScatterND, TreeEnsemble. Of the others that lack a kernel it computes in float;
+  ScatterElements and ScatterND, TreeEnsemble, MeanVarianceNormalization. Of the others that lack a kernel it computes in float;
 - calls of local functions that cannot be inlined, because a call is excluded or the body is
   written for another version of an operator (`function`). All other functions that compute with
   floats are inlined first;

@@ -19,10 +19,12 @@ use super::INFO;
 /// they stand for infinity they are clamped, and they may exist in both types.
 pub(super) const SMALL: u64 = 4096;
 
-/// Operators that stay float because of what their numbers mean, whatever their schema says:
-/// scales that quantized values are exact multiples of, windows, which are constants, and trees,
-/// whose attributes have the type of the operand.
-const FLOAT: [(&str, &str); 7] = [
+/// Operators that stay float whatever their schema says. Because of what their numbers mean: scales
+/// that quantized values are exact multiples of, and windows, which are constants. Because of their
+/// form: trees have attributes of the type of the operand, and what ONNX Runtime puts in the place of
+/// MeanVarianceNormalization has float constants.
+const FLOAT: [(&str, &str); 8] = [
+    ("", "MeanVarianceNormalization"),
     ("", "QuantizeLinear"),
     ("", "DequantizeLinear"),
     ("", "HannWindow"),
@@ -246,7 +248,7 @@ impl<'m> Survey<'m> {
             return self.leave(node, Reason::Operator, "a sparse constant", 0);
         }
         if FLOAT.contains(&(n.domain(), &*n.op_type)) {
-            let message = format!("`{operator}` makes or reads numbers that stay exact");
+            let message = format!("`{operator}` is not for numbers of half precision");
             return self.leave(node, Reason::Operator, message, 0);
         }
         let reduction = n.attribute("reduction");

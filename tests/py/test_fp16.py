@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 import harness
 import language_model
+import vectors
 from report import Report
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -195,6 +196,41 @@ def test_nothing_depends_on_the_number_of_threads(onnxq):
         environment = {**os.environ, "RAYON_NUM_THREADS": threads}
         onnxq.ok("opt", source, "-o", f"{threads}.onnx", "--passes", "fp16", env=environment)
     assert (onnxq.dir / "1.onnx").read_bytes() == (onnxq.dir / "4.onnx").read_bytes()
+
+
+# Halves of inputs and results; sums of squares, exponentials and divisions by small numbers make more of it.
+VECTOR = 0.02
+
+
+def test_operators_of_the_standard(onnxq):
+    """Every operator that becomes half loads and runs, and computes nearly the same."""
+    same, problems = set(), {}
+    for name, model, feeds in vectors.single_nodes(21, oldest=False):
+        if FLOAT not in {*typed(model.graph.input).values(), *typed(model.graph.output).values()}:
+            continue
+        try:
+            expected = harness.run_model(model.SerializeToString(), feeds, opts=False)
+        except Exception:  # noqa: BLE001 - the runtime lacks the operator
+            continue
+        source = harness.save(model, onnxq.dir / "in.onnx")
+        onnxq.ok("opt", source, "-o", "out.onnx", "--passes", "fp16")
+        try:
+            found = harness.run_model(onnxq.dir / "out.onnx", feeds, opts=False)
+        except Exception as error:  # noqa: BLE001 - whatever the runtime says
+            problems[name] = str(error)
+            continue
+        if model.graph.node[0].op_type in vectors.RANDOM:
+            continue
+        for output, value in expected.items():
+            if not isinstance(value, np.ndarray) or value.dtype != np.float32:
+                continue
+            inside = np.abs(value) <= 65504
+            error = np.abs(found[output] - value)[inside].max(initial=0)
+            if not error <= VECTOR * max(1, np.abs(value)[inside].max(initial=0)):
+                problems[name] = f"{output}: {error}"
+        same.add(model.graph.node[0].op_type)
+    assert not problems, problems
+    assert len(same) > 110, len(same)
 
 
 # --- other types

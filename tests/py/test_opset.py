@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, parser, version_converter
-from onnx.backend.test.case.node import collect_testcases
 
 import harness
+import vectors
 from report import Report
 
 # The newest opset that ONNX Runtime 1.20, the oldest that targets name, loads.
@@ -212,38 +211,10 @@ def test_agrees_with_the_converter_of_onnx(name, onnxq):
     assert_same(expected, harness.run_model(onnxq.dir / "out.onnx", feeds, opts=False))
 
 
-def vectors() -> dict[str, tuple[onnx.ModelProto, list[np.ndarray]]]:
-    """The standard's vectors of single nodes, at the oldest opset in which they are valid."""
-    found: dict[str, tuple[onnx.ModelProto, list[np.ndarray]]] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        cases = collect_testcases(None)
-    for case in cases:
-        model = case.model
-        if model is None or len(model.graph.node) != 1 or model.graph.node[0].domain:
-            continue
-        versions = [s.since_version for s in onnx.defs.get_all_schemas_with_history()
-                    if s.name == model.graph.node[0].op_type and not s.domain]  # fmt: skip
-        for opset in sorted({max(v, 7) for v in versions if v <= TO}):
-            older = onnx.ModelProto()
-            older.CopyFrom(model)
-            older.opset_import[0].version = opset
-            older.ir_version = min(older.ir_version, 10)
-            try:
-                onnx.checker.check_model(older, full_check=True)
-            except Exception:  # noqa: BLE001 - not valid in this version
-                continue
-            found.setdefault(case.name, (older, case.data_sets[0][0]))
-    return found
-
-
 def test_vectors_of_the_standard(onnxq):
     """Every vector that ONNX Runtime runs in an older form computes the same in the newer one."""
     same, declined, others = 0, [], {}
-    for name, (model, inputs) in vectors().items():
-        if not all(isinstance(x, np.ndarray) for x in inputs):
-            continue
-        feeds = {i.name: x for i, x in zip(model.graph.input, inputs, strict=False)}
+    for name, model, feeds in vectors.single_nodes(TO, oldest=True):
         try:
             expected = harness.run_model(model.SerializeToString(), feeds, opts=False)
         except Exception:  # noqa: BLE001 - the runtime lacks the old form
@@ -254,8 +225,7 @@ def test_vectors_of_the_standard(onnxq):
             declined.append(name)
             continue
         assert done.status == 0
-        random = {"Bernoulli", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Dropout"}
-        if model.graph.node[0].op_type in random:
+        if model.graph.node[0].op_type in vectors.RANDOM:
             continue
         found = harness.run_model(onnxq.dir / "out.onnx", feeds, opts=False)
         try:
