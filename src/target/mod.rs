@@ -21,6 +21,8 @@ mod kernels;
 mod onnxruntime;
 mod runtime;
 mod table;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use std::fmt;

@@ -1,5 +1,7 @@
 //! Nodes that keep the contracts, and nodes that break one rule.
 
+mod operators;
+
 use super::*;
 use crate::{
     ir::{Data, Def},
