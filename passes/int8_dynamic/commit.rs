@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     constants::{Constants, Quantized, broadcast_dims, cast_to},
-    plan::{Kind, Operand, Plan, Product, Table},
+    plan::{Addend, Kind, Operand, Plan, Product, Table},
 };
 use crate::{
     ir::{
@@ -12,13 +12,10 @@ use crate::{
         edit::{Chain, Edit, remove_unused},
     },
     pass::PassContext,
-    weights::{float_tensor, small_floats},
+    weights::float_tensor,
 };
 
 const CONTRIB: &str = "com.microsoft";
-
-/// Elements of a bias that is multiplied by beta here and not while the model runs.
-const SMALL: u64 = 1 << 16;
 
 /// An activation in 8 bits: the results of `DynamicQuantizeLinear`.
 #[derive(Clone, Copy)]
@@ -146,8 +143,17 @@ impl<'m> Commit<'_, 'm, '_> {
         if dtype != DataType::Float {
             cast(&mut chain, dtype);
         }
-        if let Some((c, beta)) = product.addend {
-            let addend = scaled(&mut chain, c, beta, dtype);
+        if let Some(addend) = &product.addend {
+            let addend = match addend {
+                Addend::Value(c) => *c,
+                Addend::Constant(c) => chain.constant("bias", c.clone()),
+                Addend::Scaled(c, beta) => {
+                    let beta = float_tensor(dtype, Vec::new(), &[f64::from(*beta)]);
+                    let beta = chain.constant("beta", beta);
+                    let scaled = chain.node("", "Mul", vec![Some(*c), Some(beta)]);
+                    chain.beside(scaled)
+                }
+            };
             let add = chain.node("", "Add", vec![None, Some(addend)]);
             chain.push(add);
         }
@@ -375,21 +381,6 @@ fn rescale(chain: &mut Chain<'_, '_>, x_scale: ValueId, scales: Option<ValueId>)
     let both = chain.beside(both);
     let scaled = chain.node("", "Mul", vec![None, Some(both)]);
     chain.push(scaled);
-}
-
-/// `beta * c`: a constant where c is a small one.
-fn scaled(chain: &mut Chain<'_, '_>, c: ValueId, beta: f32, dtype: DataType) -> ValueId {
-    if beta == 1.0 {
-        return c;
-    }
-    if let Ok(Some((elements, dims))) = small_floats(chain.model(), c, SMALL) {
-        let elements: Vec<f64> = elements.iter().map(|x| x * f64::from(beta)).collect();
-        return chain.constant("bias", float_tensor(dtype, dims, &elements));
-    }
-    let beta = float_tensor(dtype, Vec::new(), &[beta.into()]);
-    let beta = chain.constant("beta", beta);
-    let scaled = chain.node("", "Mul", vec![Some(c), Some(beta)]);
-    chain.beside(scaled)
 }
 
 /// One more axis of extent 1 at the end.

@@ -77,6 +77,13 @@ pub(super) static INFO: PassInfo = PassInfo {
             help: "no node whose name matches this glob",
         },
         OptionInfo {
+            name: "matmul",
+            kind: OptionKind::Choice(&["integer", "stored"]),
+            default: "integer",
+            help: "MatMul and Gemm: on integers, or 8-bit weights in front of the float operator, which rounds no \
+                   activations",
+        },
+        OptionInfo {
             name: "conv",
             kind: OptionKind::Choice(&["auto", "integer", "stored", "float"]),
             default: "auto",
@@ -128,7 +135,9 @@ and the speed and the memory are those of float.
 - `MatMul` with a constant on the right, `Gemm` with a constant B: `MatMulInteger`, `Cast`, `Mul` by the
   product of both scales, `Add`, in the form that ONNX Runtime fuses. alpha goes into the scales.
   Stored: a constant on the left (no runtime packs it; slower than float), opsets
-  before 11 (no `DynamicQuantizeLinear`), sums of more than 65536 terms (beyond 32 bits).
+  before 11 (no `DynamicQuantizeLinear`), sums of more than 65536 terms (beyond 32 bits), and all with
+  `matmul=stored`: an activation with few very large elements, as language models have them, loses more by
+  one scale for all of it than any weight does.
 - `Conv`: `ConvInteger` with uint8 weights, whose zero point is 128 for all channels, and scales that
   multiply the result. `conv=auto` does that only where it was as fast as float or faster in ONNX Runtime 1.20
   and 1.31 both: without groups, on sequences with 256 output channels and sums of 128 terms or more, on images
@@ -144,6 +153,8 @@ and the speed and the memory are those of float.
 - Constants are followed through Constant, Identity, Cast, Transpose, Squeeze, Unsqueeze and Reshape (the last
   three where only axes of extent 1 come and go), in subgraphs and in local functions. float16, bfloat16
   and double activations are cast to float around integer products; scales are float.
+
+With targets, a form that one of them does not run, or runs on the CPU beside a GPU, is stored instead.
 
 Whatever is matched and left has a remark. The original weight goes when nothing reads it any
 more.
@@ -191,6 +202,8 @@ struct Int8 {
     reduced: bool,
     ops: Vec<String>,
     selection: Selection,
+    /// Whether MatMul and Gemm compute on integers.
+    multiply: bool,
     conv: ConvForm,
     embedding: Embedding,
     fused: bool,
@@ -211,6 +224,7 @@ impl Int8 {
             reduced: options.flag("reduce-range"),
             ops: plan::operators(options)?,
             selection: Selection::new(options)?,
+            multiply: options.choice("matmul") == "integer",
             conv: match options.choice("conv") {
                 "integer" => ConvForm::Integer,
                 "stored" => ConvForm::Stored,

@@ -4,7 +4,7 @@ use super::{INFO, Int8};
 use crate::{
     error::{Error, Result},
     infer::Facts,
-    ir::{DataType, Model, NodeId, ValueId},
+    ir::{DataType, Model, NodeId, Tensor, ValueId},
     pass::{Left, Options, Reason, constant_weight, other_operator},
     quant::ChannelSpec,
     weights::{self, EightBits, Weight},
@@ -94,8 +94,17 @@ pub(super) struct Product {
     pub(super) fused: bool,
     pub(super) x: ValueId,
     pub(super) transpose_x: bool,
-    /// What is added, and by what it is multiplied before.
-    pub(super) addend: Option<(ValueId, f32)>,
+    pub(super) addend: Option<Addend>,
+}
+
+/// What is added to a product.
+pub(super) enum Addend {
+    /// A value.
+    Value(ValueId),
+    /// A value, multiplied by this first.
+    Scaled(ValueId, f32),
+    /// A constant.
+    Constant(Tensor),
 }
 
 /// A `Gather` of a constant.

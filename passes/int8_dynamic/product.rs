@@ -2,14 +2,20 @@
 
 use super::{
     Int8,
-    plan::{Kind, Look, Operand, Plan, Product, Step, activation_fits, decline, enough_terms},
+    plan::{
+        Addend, Kind, Look, Operand, Plan, Product, Step, activation_fits, decline, enough_terms,
+    },
 };
 use crate::{
-    ir::{NodeId, ValueId},
+    error::Result,
+    ir::{DataType, NodeId, ValueId},
     pass::{Left, Reason},
     quant::ChannelSpec,
-    weights::Weight,
+    weights::{Weight, float_tensor, small_floats},
 };
+
+/// Elements of a C that is multiplied by beta here and not while the model runs.
+const SMALL: u64 = 1 << 16;
 
 impl Int8 {
     pub(super) fn plan_matmul(&self, look: Look<'_>, node: NodeId) -> Step<Plan> {
@@ -100,6 +106,8 @@ impl Int8 {
         if !self.multiplies(look, node, terms, spec) {
             return self.stored(weight, vec![n_axis], 1);
         }
+        let c = n.input(2).filter(|_| beta != 0.0);
+        let addend = c.map(|c| addend(look, c, beta, weight.dtype)).transpose()?;
         let weight = permuted(&weight, &[k_axis, n_axis]);
         let mut operand: Operand = self.operand(weight, vec![1], spec)?;
         operand.factor = alpha;
@@ -109,14 +117,15 @@ impl Int8 {
                 fused: self.fused && trans_a == 0 && self.runs_fused(spec),
                 x,
                 transpose_x: trans_a != 0,
-                addend: n.input(2).filter(|_| beta != 0.0).map(|c| (c, beta)),
+                addend,
             }),
             weights: vec![operand],
         })
     }
 
     fn multiplies(&self, look: Look<'_>, node: NodeId, terms: u64, spec: ChannelSpec) -> bool {
-        self.computes_on_integers(look, node, terms)
+        self.multiply
+            && self.computes_on_integers(look, node, terms)
             && self.runs_integer(look, node, "MatMulInteger", spec)
     }
 
@@ -133,6 +142,20 @@ impl Int8 {
 fn vector<T>(weight: &Weight) -> Step<T> {
     let message = format!("the weight has shape {:?}; expected a matrix", weight.dims);
     decline(Reason::Rank, message, weight.bytes())
+}
+
+/// `beta * c`: computed here where c is a small constant.
+fn addend(look: Look<'_>, c: ValueId, beta: f32, dtype: DataType) -> Result<Addend> {
+    if beta == 1.0 {
+        return Ok(Addend::Value(c));
+    }
+    Ok(match small_floats(look.model, c, SMALL)? {
+        Some((elements, dims)) => {
+            let scaled: Vec<f64> = elements.iter().map(|x| x * f64::from(beta)).collect();
+            Addend::Constant(float_tensor(dtype, dims, &scaled))
+        }
+        None => Addend::Scaled(c, beta),
+    })
 }
 
 /// The axes of the columns of a matrix, or of matrices: all but the last but one.

@@ -1,13 +1,13 @@
 //! Which of the forms the named targets run. Without a target all do.
 //!
-//! What a target does not run is decoded in front of the operator as it was, or gathered from rows:
-//! `Cast`, `Mul` and `Gather` are everywhere.
+//! What a target does not run, or runs slowly (on the CPU, beside a GPU), is decoded in front of the operator
+//! as it was, or gathered from rows: `Cast`, `Mul` and `Gather` are everywhere.
 
 use super::{Int8, plan::Look};
 use crate::{
     ir::{DataType, NodeId},
     quant::ChannelSpec,
-    target::Form,
+    target::{Form, Verdict},
 };
 
 const CONTRIB: &str = "com.microsoft";
@@ -22,7 +22,7 @@ fn codes(spec: ChannelSpec) -> DataType {
 
 impl Int8 {
     fn runs(&self, form: Form) -> bool {
-        self.targets.verdict(&form).may_emit()
+        matches!(self.targets.verdict(&form), Verdict::Runs)
     }
 
     /// `op_type` of the standard on activations and codes of `spec`, after `DynamicQuantizeLinear`.

@@ -354,11 +354,6 @@ impl<'e, 'm> Chain<'e, 'm> {
         node
     }
 
-    /// The model as changed so far: see [`Edit::model`].
-    pub fn model(&self) -> &Model {
-        self.edit.model
-    }
-
     /// The version of the default domain here.
     pub fn opset(&self) -> i64 {
         let graph = self.edit.model.nodes[self.anchor].graph;

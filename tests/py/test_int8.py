@@ -47,10 +47,12 @@ def by_ort(onnxq: harness.Onnxq, per_channel: bool, signed: bool, **options: boo
     return onnx.load(onnxq.dir / "ort.onnx")
 
 
-def linear(x_shape: tuple, w_shape: tuple, dtype: int = FLOAT, opset: int = 17, scale: float = 1.0) -> ModelProto:
+def linear(
+    x_shape: tuple, w_shape: tuple, dtype: int = FLOAT, opset: int = 17, scale: float = 1.0
+) -> ModelProto:
     b = GraphBuilder()
     b.input("x", [None] * len(x_shape), dtype)
-    b.node("MatMul", "x", b.weight("W", random(*w_shape, seed=2, scale=scale), dtype), out="y", name="mm")
+    b.node("MatMul", "x", b.weight("W", random(*w_shape, seed=2), dtype), out="y", name="mm")
     b.output("y", None, dtype)
     return b.model(opset=opset)
 
@@ -88,7 +90,9 @@ def test_a_channel_of_zeros(onnxq):
     model = linear((5, 32), (32, 3))
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros((32, 3), np.float32), "W"))
     found = reference.stored(quantize(onnxq, model, "weights=uint8"))
-    assert (found.codes == 128).all() and found.zero_points == 128 and (found.scales == 1).all()
+    assert (found.codes == 128).all()
+    assert found.zero_points == 128
+    assert (found.scales == 1).all()
 
 
 # --- Products
@@ -143,7 +147,7 @@ def test_ort_fuses_the_pattern(options, onnxq):
         b.output(name, (None, 48))
     quantize(onnxq, b.model(), options)
     counts = optimized_operators(onnxq)
-    assert not counts.get("MatMulInteger") and not counts.get("Cast"), counts
+    assert not {"MatMulInteger", "Cast"} & counts.keys(), counts
     fused = ("com.microsoft::DynamicQuantizeMatMul", "com.microsoft::MatMulIntegerToFloat")
     assert sum(counts.get(op, 0) for op in fused) == 2, counts
 
@@ -308,7 +312,7 @@ def decode_stored(written: ModelProto) -> np.ndarray:
 
 
 @pytest.mark.parametrize("options", ["", "weights=uint8", "per-channel=false", "embedding=gather-block"])
-@pytest.mark.parametrize("axis, shape", [(0, (20, 24)), (-1, (20, 24)), (1, (3, 20, 8)), (0, (20, 3, 8))])
+@pytest.mark.parametrize(("axis", "shape"), [(0, (20, 24)), (-1, (20, 24)), (1, (3, 20, 8)), (0, (20, 3, 8))])
 def test_tables(axis, shape, options, onnxq):
     b = GraphBuilder()
     b.input("i", (None, None), INT64)
@@ -384,7 +388,7 @@ def test_lstm_is_that_of_ort(direction, per_channel, onnxq):
         np.testing.assert_array_equal(found, harness.run_model(onnxq.dir / "ort.onnx", feeds)["y"])
 
 
-@pytest.mark.parametrize("op, gates", [("GRU", 3), ("RNN", 1)])
+@pytest.mark.parametrize(("op", "gates"), [("GRU", 3), ("RNN", 1)])
 def test_gru_and_rnn_are_decoded(op, gates, onnxq):
     model, feeds = recurrent(op, gates, direction="bidirectional")
     written = quantize(onnxq, model)
