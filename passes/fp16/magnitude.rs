@@ -16,10 +16,24 @@ use crate::{
 
 use super::{
     operators::{MATRICES, MOVING, NORMS, SIZED},
-    range::{Range, Ranges, elements},
+    range::{MASKING, Range, Ranges, STANDS_IN, elements},
     survey::Survey,
 };
 
+<<<<<<< HEAD
+=======
+/// A measured value stays float from here on: with other inputs it may well be twice as large.
+const MEASURED: f64 = HALF_MAX / 2.0;
+
+/// The least number that half has with all of its 11 bits, 2^-14. When even the largest element is
+/// below it, as that of a reciprocal of large numbers, all lose bits.
+const LEAST: f64 = 1.0 / 16384.0;
+
+/// What was measured to reach this is infinite in float, or stands for that in a mask. Half has
+/// infinity as well.
+const INFINITE: f64 = 1e38;
+
+>>>>>>> fp16
 /// Leaves the nodes that make or read values beyond half's range.
 pub(super) fn leave(survey: &mut Survey<'_>, ranges: &Ranges, maxima: &Maxima) {
     let mut estimate = Estimate {
@@ -27,6 +41,7 @@ pub(super) fn leave(survey: &mut Survey<'_>, ranges: &Ranges, maxima: &Maxima) {
         ranges,
         maxima,
         sizes: SideTable::new(None),
+        masks: SideTable::new(false),
         beyond: Vec::new(),
     };
     estimate.graph(survey.model.main);
@@ -50,6 +65,8 @@ struct Estimate<'s, 'm> {
     maxima: &'s Maxima,
     /// The magnitude of each value of which something is known.
     sizes: SideTable<ValueId, Option<f64>>,
+    /// Values made with numbers that stand for infinity.
+    masks: SideTable<ValueId, bool>,
     /// The values beyond half's range, and what remarks say of each.
     beyond: Vec<(ValueId, String)>,
 }
@@ -63,8 +80,10 @@ impl Estimate<'_, '_> {
         for &node in &model.graphs[graph].nodes {
             let n = &model.nodes[node];
             n.subgraphs().for_each(|g| self.graph(g));
+            let masks = self.is_mask(n);
             for (slot, value) in n.outputs.iter().enumerate() {
                 if let Some(value) = *value {
+                    self.masks[value] = masks;
                     let found = self.result(n, slot);
                     self.settle(value, found);
                 }
@@ -81,7 +100,10 @@ impl Estimate<'_, '_> {
         let name = &model.values[value].name;
         // Inside, the name may be that of another value.
         let measured = self.maxima.get(name);
-        let measured = measured.filter(|_| model.home(value) == model.main);
+        let measured = measured.filter(|&most| {
+            let infinite = most >= INFINITE || most >= STANDS_IN && self.masks[value];
+            model.home(value) == model.main && !infinite
+        });
         self.sizes[value] = measured.or(found);
         // Constants are looked at one by one.
         if !self.survey.is_float(value) || !self.varies(value) {
@@ -98,6 +120,19 @@ impl Estimate<'_, '_> {
         };
         let message = format!("{message}; half is exact to 11 bits from 6.1e-5 to 65504");
         self.beyond.push((value, message));
+    }
+
+    /// Whether `node` makes masks, or applies them, with numbers that stand for infinity.
+    fn is_mask(&self, node: &Node) -> bool {
+        let op = &&*node.op_type;
+        let hands_on = node.domain().is_empty() && (MASKING.contains(op) || MOVING.contains(op));
+        let mask = |v: &ValueId| self.masks[*v] || matches!(self.ranges[*v], Range::StandsIn(_));
+        hands_on && node.inputs.iter().flatten().any(mask)
+            || node
+                .outputs
+                .iter()
+                .flatten()
+                .any(|v| matches!(self.ranges[*v], Range::StandsIn(_)))
     }
 
     /// The magnitude of a value, when something is known of it.

@@ -109,7 +109,8 @@ The main graph and the bodies in it. What stays float has Casts around it and a 
   get beyond half of it (`maxima`, `peak`; a factor of two for other inputs than those measured),
   and those that must be, by an estimate: it begins at a constant beyond the range, or at a scalar
   factor, takes what is unknown for 1, and goes on until something bounds or scales it. So too values
-  that stay below the least normal number, 6.1e-5, such as the reciprocals of large ones;
+  that stay below the least normal number, 6.1e-5, such as the reciprocals of large ones. What was
+  measured to be infinite, or stands for it in a mask, does not count;
 - nodes that read a constant with numbers beyond half's range, 65504 (`half-range`). Where a
   constant of up to 4096 elements has only such numbers of 1e8 and more, and is read as masks
   are (Where, Add, Mul, ...), these stand for infinity and become +-65504 instead

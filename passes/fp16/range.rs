@@ -31,11 +31,11 @@ pub(super) type Ranges = SideTable<ValueId, Range>;
 
 /// From here on a number in a small constant stands for infinity: masks have 1e9, 1e30 or the
 /// largest float. Numbers below it and beyond 65504 are coefficients, limits, variances.
-const STANDS_IN: f64 = 1e8;
+pub(super) const STANDS_IN: f64 = 1e8;
 
 /// Operators for which the largest number of half does in place of infinity, besides those
 /// that move numbers: how masks are made and applied.
-const MASKING: [&str; 12] = [
+pub(super) const MASKING: [&str; 12] = [
     "Add",
     "Clip",
     "ConstantOfShape",

@@ -150,6 +150,10 @@ impl Computed {
 }
 
 impl Produce for Computed {
+    fn source(&self) -> Option<&Data> {
+        Some(&self.source.data)
+    }
+
     fn steps(&self) -> u64 {
         1 + 2 * self.source.data.steps()
     }
