@@ -15,8 +15,8 @@ pub(super) fn tie(look: Look<'_>, plans: &mut [(NodeId, Plan)]) {
         .iter()
         .filter_map(|(_, plan)| Some((table_key(look, plan)?, None)))
         .collect();
-    for (_, plan) in plans.iter_mut() {
-        if !matches!(plan.kind, Kind::Product(_)) || plan.weights[0].weight.dims.len() != 2 {
+    for (node, plan) in plans.iter_mut() {
+        if !is_projection(look, *node, plan) || plan.weights[0].weight.dims.len() != 2 {
             continue;
         }
         let projection = &mut plan.weights[0];
@@ -32,10 +32,25 @@ pub(super) fn tie(look: Look<'_>, plans: &mut [(NodeId, Plan)]) {
         let Kind::Table(table) = &mut plan.kind else {
             continue;
         };
+        // With one scale for all, the rows of both may be the same.
+        let (rows, turned) = (&plan.weights[0].weight, &projection.weight);
+        if (rows.dims[0], rows.strides[0]) != (turned.dims[1], turned.strides[1]) {
+            continue;
+        }
         table.tied = look.rank(table.indices);
         table.axis = 1;
         table.block = None;
         plan.weights[0] = projection.clone();
+    }
+}
+
+/// Whether the columns of the codes that `node` reads are the rows of a table that it may be tied to.
+/// The gathered scales get one more axis, counted from the back, which opset 11 introduced.
+fn is_projection(look: Look<'_>, node: NodeId, plan: &Plan) -> bool {
+    match &plan.kind {
+        Kind::Product(_) => true,
+        Kind::Stored(_) => plan.weights[0].axes == [1] && look.opset(node) >= 11,
+        _ => false,
     }
 }
 

@@ -1,6 +1,7 @@
-//! Block quantization kernels: slices in, buffers out.
+//! Quantization kernels, of blocks and of channels: slices in, buffers out.
 //!
-//! A weight matrix is cut into blocks of `block` elements along K. Each block gets one
+//! 8-bit integers with one scale for each channel are in `channels`, which states their rule. All else
+//! is of blocks. A weight matrix is cut into blocks of `block` elements along K. Each block gets one
 //! scale and, when asymmetric, one zero point; each element becomes an unsigned code of
 //! 2, 4 or 8 bits. The layout is that of `com.microsoft::MatMulNBits`, which
 //! `com.microsoft::GatherBlockQuantized` shares for `uint8` data:

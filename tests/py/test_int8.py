@@ -358,6 +358,23 @@ def test_tied_embeddings(head, shape, options, opset, onnxq):
     np.testing.assert_array_equal(found["e"], weight.decoded().T[feeds["i"]])
 
 
+def test_a_tied_embedding_is_stored_once_without_integers(onnxq):
+    b = GraphBuilder()
+    b.input("i", (None, None), INT64)
+    b.input("x", (None, 24))
+    b.node("Gather", b.weight("W", random(200, 24, seed=1)), "i", out="e", name="table")
+    b.node("MatMul", "x", b.node("Transpose", "W", out="t"), out="y", name="head")
+    b.output("e", None)
+    b.output("y", None)
+    written = quantize(onnxq, b.model(), "matmul=stored")
+    assert sum(np.prod(t.dims) >= 200 * 24 for t in written.graph.initializer) == 1
+    weight = reference.stored(written).decoded()
+    feeds = {"i": np.array([[3, 4], [7, 199]]), "x": random(5, 24, seed=2)}
+    found = harness.run_model(onnxq.dir / "out.onnx", feeds)
+    np.testing.assert_array_equal(found["e"], weight.T[feeds["i"]])
+    np.testing.assert_allclose(found["y"], feeds["x"] @ weight, rtol=0, atol=FUSED * np.abs(found["y"]).max())
+
+
 # --- Recurrent layers
 
 
