@@ -20,20 +20,10 @@ use super::{
     survey::Survey,
 };
 
-<<<<<<< HEAD
-=======
-/// A measured value stays float from here on: with other inputs it may well be twice as large.
-const MEASURED: f64 = HALF_MAX / 2.0;
-
-/// The least number that half has with all of its 11 bits, 2^-14. When even the largest element is
-/// below it, as that of a reciprocal of large numbers, all lose bits.
-const LEAST: f64 = 1.0 / 16384.0;
-
 /// What was measured to reach this is infinite in float, or stands for that in a mask. Half has
 /// infinity as well.
 const INFINITE: f64 = 1e38;
 
->>>>>>> fp16
 /// Leaves the nodes that make or read values beyond half's range.
 pub(super) fn leave(survey: &mut Survey<'_>, ranges: &Ranges, maxima: &Maxima) {
     let mut estimate = Estimate {
