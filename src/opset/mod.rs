@@ -1,8 +1,8 @@
 //! Moves a model to a newer opset.
 //!
 //! A node whose operator has newer versions goes from each to the next. Where the meaning or the form
-//! changed there is a rule ([`rules`]); where the schemas differ only in what more is allowed, the
-//! node stays as it is ([`unchanged`]); any other node is an obstacle. It is all or nothing: a
+//! changed there is a rule (`rules`); where the schemas differ only in what more is allowed, the
+//! node stays as it is (`unchanged`); any other node is an obstacle. It is all or nothing: a
 //! model with an obstacle is left as it is. So are functions of the model, which import operators for
 //! themselves and are converted with it.
 //!
@@ -16,7 +16,7 @@
 //! let done = onnxq::opset::convert(&mut model, "", 21)?;
 //! assert_eq!(done, Conversion::Done { nodes: 1, imports: 1 });
 //! assert_eq!(model.opset(model.main, ""), Some(21));
-//! # onnxq::Result::Ok(())
+//! # Ok::<(), onnxq::Error>(())
 //! ```
 
 mod commit;
