@@ -9,6 +9,7 @@ use onnxq::{
     eval::{self, Items},
     maxima::Maxima,
     pass::{PassManager, Pipeline},
+    passes::REGISTRY,
 };
 
 use super::{Cx, ReadArgs, context::at_file, engine_args::EngineArgs, text_args::TextArgs};
@@ -45,9 +46,13 @@ impl CalibrateArgs {
         };
         let (path, opened) = cx.open(read)?;
         let mut model = opened.model;
-        PassManager::default()
-            .run(before, &mut model)
-            .map_err(at_file(&path))?;
+        // As the pass does, so that values have the names it will find.
+        let inline = Pipeline::parse("inline-functions", REGISTRY)?;
+        for pipeline in [before, &inline] {
+            PassManager::default()
+                .run(pipeline, &mut model)
+                .map_err(at_file(&path))?;
+        }
         let load = engine.load_options(cx);
         let engine = engine.engine(cx)?;
         let at = |e: Error| e.at("--calibrate");
