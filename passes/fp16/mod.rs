@@ -219,7 +219,7 @@ impl Pass for Fp16 {
             }
         }
         islands::leave(&mut survey);
-        let ranges = range::read(&survey, self.io)?;
+        let ranges = range::read(&survey, self.io, &cx.half_scans)?;
         range::leave(&mut survey, &ranges);
         magnitude::leave(&mut survey, &ranges, &self.maxima);
         let nodes = plan_nodes(model, INFO.name, cx, |node| survey.verdict(node))?;

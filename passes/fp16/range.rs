@@ -6,7 +6,7 @@ use crate::{
     error::Result,
     ir::{AttributeValue, Data, DataType, Model, Node, SideTable, Tensor, Use, ValueId},
     pass::Reason,
-    weights::{Beyond, beyond_half, source_tensor},
+    weights::{Beyond, HalfScans, source_tensor},
 };
 
 use super::{
@@ -54,7 +54,7 @@ pub(super) const MASKING: [&str; 12] = [
 ///
 /// # Errors
 /// One of them cannot be read.
-pub(super) fn read(survey: &Survey<'_>, io: Io) -> Result<Ranges> {
+pub(super) fn read(survey: &Survey<'_>, io: Io, scans: &HalfScans) -> Result<Ranges> {
     let mut values = Vec::new();
     for &graph in &survey.graphs {
         let listed = survey.model.values_of(graph).into_iter();
@@ -62,7 +62,7 @@ pub(super) fn read(survey: &Survey<'_>, io: Io) -> Result<Ranges> {
     }
     let found: Vec<Range> = values
         .par_iter()
-        .map(|&value| range(survey, value))
+        .map(|&value| range(survey, value, scans))
         .collect::<Result<_>>()?;
     let mut ranges = Ranges::new(Range::Fits);
     for (value, range) in values.into_iter().zip(found) {
@@ -82,13 +82,13 @@ fn is_half_output(survey: &Survey<'_>, io: Io, value: ValueId) -> bool {
         && uses.any(|u| matches!(u, Use::Output(g, _) if *g == main))
 }
 
-fn range(survey: &Survey<'_>, value: ValueId) -> Result<Range> {
+fn range(survey: &Survey<'_>, value: ValueId, scans: &HalfScans) -> Result<Range> {
     let found = elements(survey.model, value);
     let declared = survey.float_type(value);
     let Some((data, dtype)) = found.filter(|(_, dtype)| declared == Some(*dtype)) else {
         return Ok(Range::Fits);
     };
-    let beyond = beyond_half(&data, dtype)?;
+    let beyond = scans.beyond_half(&data, dtype)?;
     // All that are beyond, that is: the least of them is.
     let stands_in = data.len() * 8 / dtype.bits() <= SMALL && beyond.least >= STANDS_IN;
     Ok(match beyond.count {

@@ -15,6 +15,7 @@ use crate::{
     infer::Facts,
     ir::{Model, NodeId, SideTable},
     onnx, text, verify,
+    weights::HalfScans,
 };
 
 /// Larger constants are left out when the model is printed between passes.
@@ -110,7 +111,7 @@ impl PassManager<'_> {
         let common = common_elements(first, &pipelines[1..]);
         let mut run = Run::new(self, &mut model);
         run.on(&first.elements[..common])?;
-        let (done, changes, facts) = (run.done, run.changes, run.facts);
+        let (done, changes, facts, half_scans) = (run.done, run.changes, run.facts, run.half_scans);
         let rewrites_left = run.rewrites_left;
         let mut results = Vec::with_capacity(pipelines.len());
         let copies = std::iter::repeat_n(model, pipelines.len());
@@ -120,6 +121,7 @@ impl PassManager<'_> {
                 done: done.clone(),
                 changes,
                 facts: facts.clone(),
+                half_scans: half_scans.clone(),
                 ..Run::new(self, &mut model)
             };
             run.on(&pipeline.elements[common..])?;
@@ -191,6 +193,7 @@ struct Run<'r, 'i> {
     changes: u64,
     /// What was inferred of the model as it is now.
     facts: Option<Arc<Facts>>,
+    half_scans: Arc<HalfScans>,
 }
 
 impl<'r, 'i> Run<'r, 'i> {
@@ -202,6 +205,7 @@ impl<'r, 'i> Run<'r, 'i> {
             done: Vec::new(),
             changes: 0,
             facts: None,
+            half_scans: Arc::default(),
         }
     }
 
@@ -261,6 +265,7 @@ impl<'r, 'i> Run<'r, 'i> {
         let mut cx = PassContext {
             rewrites_left: self.rewrites_left,
             facts: self.facts.take(),
+            half_scans: Arc::clone(&self.half_scans),
             ..PassContext::default()
         };
         let start = Instant::now();

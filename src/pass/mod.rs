@@ -18,6 +18,7 @@ use crate::{
     error::Result,
     infer::{Facts, facts},
     ir::{Model, NodeId},
+    weights::HalfScans,
 };
 
 /// A transformation of a model, with its options already parsed.
@@ -259,6 +260,8 @@ pub struct PassContext {
     pub(crate) facts: Option<Arc<Facts>>,
     /// Whether the pass says itself when that does not hold any more.
     pub(crate) tells: bool,
+    /// What was found by reading constants, in this pipeline and in those that run beside it.
+    pub(crate) half_scans: Arc<HalfScans>,
 }
 
 impl PassContext {

@@ -22,7 +22,7 @@ pub use evaluated::{evaluated, steps, streamed};
 pub use floats::{float_tensor, read_floats, small_floats};
 pub use linear_blocks::QuantizeLinearBlocks;
 pub use matrix::{Layout, MatrixView};
-pub use narrow::{Beyond, HALF_MAX, HalfRecipes, beyond_half};
+pub use narrow::{Beyond, HALF_MAX, HalfRecipes, HalfScans};
 pub use recipe::{CODES, QuantizeBlocks, SCALES, ZERO_POINTS};
 pub use scale::{Channels, ScaleChannels};
 #[cfg(feature = "eval")]

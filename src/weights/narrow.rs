@@ -1,7 +1,12 @@
 //! The recipe that makes a weight of another floating-point type a half-precision one while it
 //! is written.
 
-use std::{cell::RefCell, collections::HashMap, ops::Range, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use rayon::prelude::*;
 
@@ -162,6 +167,29 @@ fn check(dtype: DataType) {
     );
 }
 
+/// What was found of constants by reading them all: passes that run on copies of a model read each
+/// once. A constant is known by its origin, so what is kept holds its data alive.
+#[derive(Debug, Default)]
+pub struct HalfScans(Mutex<HashMap<(DataIdentity, DataType), (Data, Beyond)>>);
+
+impl HalfScans {
+    /// As [`beyond_half`].
+    ///
+    /// # Errors
+    /// The data cannot be read.
+    pub fn beyond_half(&self, source: &Data, dtype: DataType) -> Result<Beyond> {
+        let key = (source.identity(), dtype);
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, found)) = known().get(&key) {
+            return Ok(*found);
+        }
+        // Not under the lock: others scan other constants meanwhile.
+        let found = beyond_half(source, dtype)?;
+        known().insert(key, (source.clone(), found));
+        Ok(found)
+    }
+}
+
 /// The elements of a constant that are finite and too large for half precision.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Beyond {
@@ -218,7 +246,7 @@ impl Beyond {
 ///
 /// # Panics
 /// When `dtype` is none of float, double and bfloat16.
-pub fn beyond_half(source: &Data, dtype: DataType) -> Result<Beyond> {
+fn beyond_half(source: &Data, dtype: DataType) -> Result<Beyond> {
     check(dtype);
     let step = TILE * width(dtype);
     let piece = |i: u64| {
