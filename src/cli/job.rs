@@ -13,6 +13,7 @@ use onnxq::{
     passes::REGISTRY,
     target::{self, Effect, Target, Targets},
 };
+use rayon::prelude::*;
 
 use super::{
     Cx, ExitStatus, ReadArgs, WriteArgs, at_option,
@@ -134,13 +135,15 @@ pub(crate) fn run(
     let pipelines: Vec<&Pipeline> = variants.iter().map(|v| &v.pipeline).collect();
     let run = args.instruments.run(&pipelines, opened.model, cx);
     let results = run.map_err(at_file(&path))?;
+    let runs_from = results
+        .par_iter()
+        .map(|(model, _)| demands.map_or(Ok(None), |d| d.runs(model)))
+        .collect::<Result<Vec<_>>>()
+        .map_err(at_file(&path))?;
     let mut ready = Vec::with_capacity(results.len());
-    for (variant, (mut model, report)) in variants.iter().zip(results) {
+    let results = results.into_iter().zip(runs_from);
+    for (variant, ((mut model, report), runs_from)) in variants.iter().zip(results) {
         let pipeline = &variant.pipeline;
-        let runs_from = match demands {
-            Some(demands) => demands.runs(&model).map_err(at_file(&path))?,
-            None => None,
-        };
         // A model that nothing changed is written back as it was.
         if report.passes.iter().any(|p| p.changed != Changed::No) {
             let text = pipeline.to_string();
