@@ -3,8 +3,9 @@
 inputs and attributes its own operators had by release.
 
 The sources are the registries of each release, which its wheel exports for its documentation
-(`get_all_opkernel_def`, `get_all_operator_schema`). The releases are those of `tests/py/runtimes.py`, which installs them.
-The grammar of the output is documented in `src/target/kernels.rs`.
+(`get_all_opkernel_def`, `get_all_operator_schema`). The releases are those of
+`tests/py/runtimes.py`, which installs them. The grammar of the output is documented in
+`src/target/kernels.rs`.
 
     python scripts/gen_kernels.py            write the table
     python scripts/gen_kernels.py --check    fail when the committed table would change
@@ -74,7 +75,9 @@ def kernels(definitions: list) -> Kernels:
 
 
 def spelled(type_string: str) -> str:
-    return type_string.removeprefix("tensor(").removesuffix(")") if type_string.startswith("tensor(") else type_string
+    """The name of an element type alone for a tensor, the whole string for anything else."""
+    inside = type_string.removeprefix("tensor(")
+    return type_string if inside == type_string else inside.removesuffix(")")
 
 
 def variable(name: str, types: Iterable[str]) -> str:
@@ -159,7 +162,9 @@ def kernel_lines(registries: list[dict], known: list[int]):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--check", action="store_true", help="compare with the committed table")
     check = parser.parse_args().check
     text = table()

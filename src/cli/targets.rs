@@ -13,10 +13,10 @@ use super::{Cx, ExitStatus, at_option};
 
 /// List the targets, or what is known of one
 ///
-/// A target is a runtime and a version of it: `--target` takes them. What is listed of one is what its
-/// releases do other than a model would expect. Which operators and types ONNX Runtime has
-/// kernels for is known besides, from the registries of its releases; a device leaves what it has no
-/// kernel for to the CPU.
+/// A target is a runtime and a version of it: `--target` takes them. What is listed of one is
+/// what its releases do other than a model would expect. Which operators and types ONNX Runtime
+/// has kernels for is known besides, from the registries of its releases; a device leaves what it
+/// has no kernel for to the CPU.
 #[derive(Args)]
 #[command(after_help = "Example:\n  onnxq targets onnxruntime@1.20")]
 pub(crate) struct TargetsArgs {
@@ -120,7 +120,8 @@ fn list() -> String {
     for (name, target) in Target::shipped() {
         let _ = writeln!(text, "  {name:<22} {target}");
     }
-    text + "\nA name without a version means the newest. `onnxq targets NAME` lists what is known.\n"
+    text + "\nA name without a version means the newest. `onnxq targets NAME` lists what is \
+            known.\n"
 }
 
 fn rows_of(target: Target) -> String {

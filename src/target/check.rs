@@ -50,8 +50,8 @@ impl Assessment {
 }
 
 /// Asks every target about every node of `model`, which is valid, and about its versions.
-/// Calls of local functions are not asked about, but the nodes of their bodies are, for what holds in
-/// every call.
+/// Calls of local functions are not asked about, but the nodes of their bodies are, for what
+/// holds in every call.
 pub fn check(model: &Model, facts: &Facts, targets: &Targets) -> Assessment {
     let functions = Callees::of(&model.functions);
     let nodes = model.reachable_nodes().into_iter();

@@ -28,8 +28,8 @@ pub enum Facet {
 /// its value (`bits`, `block_size`), the schema's default when the node has none. Beyond
 /// these there are
 ///
-/// - `NAME.rank`, `NAME.elements` and `NAME.last` of an input or output: how many axes and elements it has,
-///   and the extent of its last axis;
+/// - `NAME.rank`, `NAME.elements` and `NAME.last` of an input or output: how many axes and
+///   elements it has, and the extent of its last axis;
 /// - `opset`, the version of the operator's domain, and `ir`, that of the model's format;
 /// - `blocks`, how many blocks a row of a quantized weight has (`MatMulNBits`,
 ///   `GatherBlockQuantized`), and `k_rest`, how many elements are left for a last one that is

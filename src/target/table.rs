@@ -13,11 +13,13 @@
 //! - VERSIONS is `1.20`, `..1.21`, `1.24..`, `1.23..1.26` (both ends included) or `*`.
 //! - EFFECT is `runs`, `slow`, `wrong` (a wrong result), `fails` (an error when the node runs)
 //!   or `refused` (an error when the model is loaded).
-//! - CONDITION is a list of terms, all of which hold; `-` always does. A term is `FACET=V,V`, `FACET!=V,V`,
-//!   `FACET<N`, `FACET>=N`, `FACET%N=R`, `FACET%N!=R`, `FACET` (it is there) or `!FACET` (it is
-//!   not). [`Form`] says what facets there are; V is a number, an element type or a text.
-//! - SOURCE is how it is known: `executed` with the versions, `source` when read in the
-//!   runtime's source, `documented`, or an issue such as `onnxruntime#28551`; several are separated by commas.
+//! - CONDITION is a list of terms, all of which hold; `-` always does. A term is `FACET=V,V`,
+//!   `FACET!=V,V`, `FACET<N`, `FACET>=N`, `FACET%N=R`, `FACET%N!=R`, `FACET` (it is there) or
+//!   `!FACET` (it is not). Of a facet that is absent only the last one holds. [`Form`] says what
+//!   facets there are; V is a number, an element type or a text.
+//! - SOURCE is how it is known: `executed`, by tests/py/test_targets.py with these very
+//!   versions; `observed`, tried once with them; `source`, read in the runtime's source;
+//!   `documented`; or an issue such as `onnxruntime#28551`. Several are separated by commas.
 //! - REASON says what is the matter, INSTEAD what to use; both may be empty for `runs`.
 
 use std::sync::OnceLock;

@@ -1,5 +1,7 @@
 //! The answer: rows, limits and kernels together.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::{
@@ -25,6 +27,13 @@ pub struct Because {
     pub instead: String,
     /// How it is known, as the table says: `executed`, `source`, `documented`, an issue.
     pub source: String,
+}
+
+/// For a remark: "onnxruntime@1.20: there is no kernel for these types".
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.target, self.reason)
+    }
 }
 
 /// What the worst of all targets does with a form.
@@ -125,7 +134,7 @@ impl RowsOf {
         rows.add(form, own);
         // What the device has no kernel for at all runs on the CPU, under its rules.
         let speaks = |row: &&Row| row.effect != Effect::Slow;
-        let here = rows.matched.iter().any(|row| speaks(&row));
+        let here = rows.matched.iter().any(speaks);
         let elsewhere = table()
             .rows
             .iter()

@@ -24,14 +24,14 @@
 //! - `MatMulBnb4`: `K`, `N` and `block_size` (a power of two from 16 on) are given,
 //!   `quant_type` is 0 or 1. `B` is uint8 with two codes a byte, `absmax` has one element a
 //!   block of the whole weight and the type of `A`, whose last axis is `K`.
-//! - `DynamicQuantizeMatMul` and `MatMulIntegerToFloat`: `B` is int8 or uint8 `[K, N]`, scale and zero
-//!   point of `B` are one number or `N`, `bias` is `[N]`; zero points have the type of
+//! - `DynamicQuantizeMatMul` and `MatMulIntegerToFloat`: `B` is int8 or uint8 `[K, N]`, scale
+//!   and zero point of `B` are one number or `N`, `bias` is `[N]`; zero points have the type of
 //!   what they belong to.
-//! - `QMoE`, of integer weights: `expert_weight_bits` is 2, 4 or 8, `block_size` as above when it is
-//!   given; the weights are uint8 of rank 3, with as many experts as their scales.
-//! - `QuantizeLinear`, `DequantizeLinear`: a scale is one number, or from opset 13 on one an element of
-//!   `axis`, or from opset 21 on, with `block_size`, one a block along `axis`. `zero_point` has
-//!   the shape of the scale, and the type of the codes.
+//! - `QMoE`, of integer weights: `expert_weight_bits` is 2, 4 or 8, `block_size` as above when
+//!   it is given; the weights are uint8 of rank 3, with as many experts as their scales.
+//! - `QuantizeLinear`, `DequantizeLinear`: a scale is one number, or from opset 13 on one an
+//!   element of `axis`, or from opset 21 on, with `block_size`, one a block along `axis`.
+//!   `zero_point` has the shape of the scale, and the type of the codes.
 
 mod integer;
 mod linear;
