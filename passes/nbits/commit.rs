@@ -355,11 +355,16 @@ impl Nbits {
         inputs.extend(made.zero_points.map(Some));
         let mut gather = chain.node(CONTRIB, "GatherBlockQuantized", inputs);
         gather.attributes = vec![
-            int("bits", i64::from(self.bits)),
             int("block_size", self.block as i64),
             int("gather_axis", 0),
             int("quantize_axis", 1),
         ];
+        // The default, and ONNX Runtime before 1.23 has no such attribute.
+        if self.bits != 4 {
+            gather
+                .attributes
+                .insert(0, int("bits", i64::from(self.bits)));
+        }
         chain.push(gather);
         if plan.matrix.weight.dtype != group.key.compute {
             cast(&mut chain, plan.matrix.weight.dtype);

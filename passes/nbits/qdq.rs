@@ -72,6 +72,10 @@ impl Nbits {
                 false => nodes.iter().copied().filter(direct).collect(),
             };
             let first = *taken.entry(root).or_insert(i);
+            if first != i && whole {
+                // It reads the codes of the other axis.
+                continue;
+            }
             if first != i || reached.is_empty() {
                 self.left(edit.model(), &group, nodes[0].0, first != i, cx);
                 continue;
