@@ -18,13 +18,11 @@ use crate::{
     error::Result,
     ir::Model,
     pass::{
-        Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, Selection,
+        Changed, Look, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, Selection,
         plan_nodes,
     },
     target::Targets,
 };
-
-use plan::Look;
 
 /// The registry's entry.
 pub(super) static INFO: PassInfo = PassInfo {
@@ -249,6 +247,7 @@ impl Pass for Int8 {
         let look = Look {
             model,
             facts: &facts,
+            opset: 0,
         };
         let mut plans = plan_nodes(model, INFO.name, cx, |node| self.plan(look, node))?;
         tie::tie(look, &mut plans);

@@ -3,9 +3,8 @@
 use super::{INFO, Int8};
 use crate::{
     error::{Error, Result},
-    infer::Facts,
     ir::{DataType, Model, NodeId, Tensor, ValueId},
-    pass::{Left, Options, Reason, constant_weight, other_operator},
+    pass::{Left, Look, Options, Reason, constant_weight, other_operator},
     quant::ChannelSpec,
     weights::{self, EightBits, Weight},
 };
@@ -35,25 +34,6 @@ const FEWEST_TERMS: u64 = 16;
 
 /// With more terms a sum of products of 8-bit numbers may not fit in 32 bits.
 const MOST_TERMS: u64 = 1 << 16;
-
-/// What is looked at.
-#[derive(Clone, Copy)]
-pub(super) struct Look<'m> {
-    pub(super) model: &'m Model,
-    pub(super) facts: &'m Facts,
-}
-
-impl Look<'_> {
-    pub(super) fn rank(&self, value: ValueId) -> Option<usize> {
-        self.facts.shape(value).map(<[_]>::len)
-    }
-
-    /// The opset of the default domain for `node`.
-    pub(super) fn opset(&self, node: NodeId) -> i64 {
-        let graph = self.model.nodes[node].graph;
-        self.model.opset(graph, "").unwrap_or(1)
-    }
-}
 
 /// How to rewrite a node.
 pub(super) struct Plan {

@@ -2,14 +2,12 @@
 
 use super::{
     Int8,
-    plan::{
-        Addend, Kind, Look, Operand, Plan, Product, Step, activation_fits, decline, enough_terms,
-    },
+    plan::{Addend, Kind, Operand, Plan, Product, Step, activation_fits, decline, enough_terms},
 };
 use crate::{
     error::Result,
     ir::{DataType, NodeId, ValueId},
-    pass::{Left, Reason},
+    pass::{Gemm, Left, Look, Reason},
     quant::ChannelSpec,
     weights::{Weight, float_tensor, small_floats},
 };
@@ -78,30 +76,14 @@ impl Int8 {
         let (Some(x), Some(b)) = (n.input(0), n.input(1)) else {
             return Err(Left::Ignored);
         };
-        let attributes = (
-            n.int("transA", 0),
-            n.int("transB", 0),
-            n.float("alpha", 1.0),
-            n.float("beta", 1.0),
-        );
-        let (Some(trans_a), Some(trans_b), Some(alpha), Some(beta)) = attributes else {
-            let message = "an attribute refers to the caller of the function";
-            return decline(Reason::Attribute, message, 0);
-        };
+        let gemm = Gemm::of(n)?;
         let weight = self.weight(look, node, b)?;
-        let bytes = weight.bytes();
-        if weight.dims.len() != 2 {
-            let message = format!("B has shape {:?}; Gemm takes a matrix", weight.dims);
-            return decline(Reason::Rank, message, bytes);
-        }
-        if !alpha.is_finite() || !beta.is_finite() || alpha == 0.0 {
-            let message = format!("alpha is {alpha} and beta {beta}; expected finite, alpha not 0");
-            return decline(Reason::Attribute, message, bytes);
-        }
-        let (k_axis, n_axis) = if trans_b == 0 { (0, 1) } else { (1, 0) };
+        gemm.fits(&weight)?;
+        let (bytes, Gemm { alpha, beta, .. }) = (weight.bytes(), gemm);
+        let (k_axis, n_axis) = if gemm.trans_b { (1, 0) } else { (0, 1) };
         let terms = weight.dims[k_axis];
         enough_terms(terms, bytes)?;
-        activation_fits(look, x, if trans_a == 0 { 1 } else { 2 }, terms, &weight)?;
+        activation_fits(look, x, 1 + usize::from(gemm.trans_a), terms, &weight)?;
         let spec = self.product_spec();
         if !self.multiplies(look, node, terms, spec) {
             return self.stored(weight, vec![n_axis], 1);
@@ -114,9 +96,9 @@ impl Int8 {
         Ok(Plan {
             kind: Kind::Product(Product {
                 gemm: true,
-                fused: self.fused && trans_a == 0 && self.runs_fused(spec),
+                fused: self.fused && !gemm.trans_a && self.runs_fused(spec),
                 x,
-                transpose_x: trans_a != 0,
+                transpose_x: gemm.trans_a,
                 addend,
             }),
             weights: vec![operand],

@@ -2,12 +2,12 @@
 
 use super::{
     Int8,
-    plan::{Kind, Look, Plan, Step, checked, decline},
+    plan::{Kind, Plan, Step, checked, decline},
     product::permuted,
 };
 use crate::{
     ir::{DataType, NodeId},
-    pass::{Left, Reason},
+    pass::{Left, Look, Reason},
     quant::ChannelSpec,
     weights::Weight,
 };

@@ -2,11 +2,11 @@
 
 use super::{
     Embedding, INFO, Int8,
-    plan::{Kind, Look, Plan, Step, Table, decline},
+    plan::{Kind, Plan, Step, Table, decline},
 };
 use crate::{
     ir::{DataType, NodeId},
-    pass::{Left, Reason, constant_weight},
+    pass::{Left, Look, Reason, constant_weight},
     quant::ChannelSpec,
 };
 

@@ -3,9 +3,10 @@
 //! What a target does not run, or runs slowly (on the CPU, beside a GPU), is decoded in front of the operator
 //! as it was, or gathered from rows: `Cast`, `Mul` and `Gather` are everywhere.
 
-use super::{Int8, plan::Look};
+use super::Int8;
 use crate::{
     ir::{DataType, NodeId},
+    pass::Look,
     quant::ChannelSpec,
     target::{Form, Verdict},
 };

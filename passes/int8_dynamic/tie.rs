@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use super::{
     constants::Key,
-    plan::{Kind, Look, Operand, Plan},
+    plan::{Kind, Operand, Plan},
 };
-use crate::ir::NodeId;
+use crate::{ir::NodeId, pass::Look};
 
 /// Lets tables whose codes a projection has read those, and makes these symmetric: a table
 /// has no zero points.

@@ -2,11 +2,11 @@
 
 use super::{
     ConvForm, Int8,
-    plan::{Kind, Look, Plan, Step, activation_fits, decline},
+    plan::{Kind, Plan, Step, activation_fits, decline},
 };
 use crate::{
     ir::{NodeId, ValueId},
-    pass::{Left, Reason},
+    pass::{Left, Look, Reason},
     quant::ChannelSpec,
     weights::Weight,
 };

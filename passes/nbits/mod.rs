@@ -11,13 +11,13 @@ use crate::{
     ir::{Model, NodeId},
     opset::{self, Conversion, Obstacle},
     pass::{
-        Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, Reason, Remark,
-        Selection, plan_nodes,
+        Changed, Look, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, Reason,
+        Remark, Selection, plan_nodes,
     },
     target::Targets,
 };
 
-use plan::{Look, Plan};
+use plan::Plan;
 
 /// The registry's entry.
 pub(super) static INFO: PassInfo = PassInfo {

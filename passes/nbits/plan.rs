@@ -3,37 +3,14 @@
 use super::{INFO, Nbits};
 use crate::{
     error::Result,
-    infer::Facts,
     ir::{Constant, DataType, Dim, DimSize, Model, NodeId, ValueId},
-    pass::{Left, Reason, constant_weight, other_operator},
+    pass::{Gemm, Left, Look, Reason, constant_weight, other_operator},
     weights::{self, Layout, MatrixView, Untraceable, trace},
 };
 
 /// Before it, the operators that go around the new node (Add, Cast, Reshape) have other
 /// forms, and no ONNX Runtime has kernels for them.
 const OLDEST_OPSET: i64 = 7;
-
-/// What is planned on.
-#[derive(Clone, Copy)]
-pub(super) struct Look<'m> {
-    pub(super) model: &'m Model,
-    pub(super) facts: &'m Facts,
-    /// The opset that the model will have at least.
-    pub(super) opset: i64,
-}
-
-impl Look<'_> {
-    pub(super) fn rank(&self, value: ValueId) -> Option<usize> {
-        let inferred = self.facts.shape(value).map(<[_]>::len);
-        inferred.or_else(|| self.model.rank_of(value))
-    }
-
-    /// The opset of the default domain for `node`.
-    pub(super) fn opset(&self, node: NodeId) -> i64 {
-        let own = self.model.opset(self.model.nodes[node].graph, "");
-        own.unwrap_or(1).max(self.opset)
-    }
-}
 
 /// How to rewrite a node.
 pub(super) struct Plan {
@@ -220,27 +197,11 @@ impl Nbits {
         let (Some(a), Some(b)) = (n.input(0), n.input(1)) else {
             return Err(Left::Ignored);
         };
-        let attributes = (
-            n.int("transA", 0),
-            n.int("transB", 0),
-            n.float("alpha", 1.0),
-            n.float("beta", 1.0),
-        );
-        let (Some(trans_a), Some(trans_b), Some(alpha), Some(beta)) = attributes else {
-            let message = "an attribute refers to the caller of the function";
-            return decline(Reason::Attribute, message, 0);
-        };
-        let matrix = self.weight(look, node, b, if trans_b == 0 { 1 } else { 0 })?;
-        let bytes = matrix.weight.bytes();
-        if matrix.weight.dims.len() != 2 {
-            let message = format!("B has shape {:?}; Gemm takes a matrix", matrix.weight.dims);
-            return decline(Reason::Rank, message, bytes);
-        }
-        if !alpha.is_finite() || !beta.is_finite() || alpha == 0.0 {
-            let message = format!("alpha is {alpha} and beta {beta}; expected finite, alpha not 0");
-            return decline(Reason::Attribute, message, bytes);
-        }
-        activations_fit(model, &matrix, a, if trans_a == 0 { 1 } else { 2 })?;
+        let gemm = Gemm::of(n)?;
+        let matrix = self.weight(look, node, b, usize::from(!gemm.trans_b))?;
+        gemm.fits(&matrix.weight)?;
+        let Gemm { alpha, beta, .. } = gemm;
+        activations_fit(model, &matrix, a, 1 + usize::from(gemm.trans_a))?;
         self.linear_runs(look, node, &matrix)?;
         let half = matrix.compute_type() == DataType::Float16 && alpha != 1.0;
         let (alpha, factor) = if half { (1.0, alpha) } else { (alpha, 1.0) };
@@ -255,7 +216,7 @@ impl Nbits {
             kind: Kind::Linear(Linear {
                 gemm: true,
                 x: a,
-                transpose_x: (trans_a != 0).then_some(2),
+                transpose_x: gemm.trans_a.then_some(2),
                 unsqueeze: 0,
                 transpose_y: None,
                 alpha,

@@ -2,11 +2,11 @@
 
 use super::{
     Nbits,
-    plan::{Look, Step, decline},
+    plan::{Step, decline},
 };
 use crate::{
     ir::{DataType, NodeId, ValueId},
-    pass::Reason,
+    pass::{Look, Reason},
     target::{Form, Verdict, ZeroPoints},
     weights::MatrixView,
 };

@@ -5,13 +5,95 @@ use globset::GlobSet;
 use super::{Left, Options, Reason, Remark};
 use crate::{
     error::Result,
-    ir::{Model, NodeId, ValueId},
+    infer::Facts,
+    ir::{Model, Node, NodeId, ValueId},
     weights::{self, Untraceable, Weight, trace},
 };
 
 /// Constants below this many elements are not worth a remark when their operator has no
 /// quantized form: norms, biases, scalars.
 const REMARK_FROM: u64 = 4096;
+
+/// What is planned on: a model, and what is inferred of it.
+#[derive(Clone, Copy)]
+pub struct Look<'m> {
+    /// The model.
+    pub model: &'m Model,
+    /// What is inferred of it.
+    pub facts: &'m Facts,
+    /// The opset that it will have at least.
+    pub opset: i64,
+}
+
+impl Look<'_> {
+    /// How many axes `value` has, if that is known or declared.
+    pub fn rank(&self, value: ValueId) -> Option<usize> {
+        let inferred = self.facts.shape(value).map(<[_]>::len);
+        inferred.or_else(|| self.model.rank_of(value))
+    }
+
+    /// The opset of the default domain for `node`.
+    pub fn opset(&self, node: NodeId) -> i64 {
+        let own = self.model.opset(self.model.nodes[node].graph, "");
+        own.unwrap_or(1).max(self.opset)
+    }
+}
+
+/// The attributes of a `Gemm`.
+#[derive(Clone, Copy)]
+pub struct Gemm {
+    /// Whether A is transposed.
+    pub trans_a: bool,
+    /// Whether B is transposed.
+    pub trans_b: bool,
+    /// What multiplies the product.
+    pub alpha: f32,
+    /// What multiplies C.
+    pub beta: f32,
+}
+
+impl Gemm {
+    /// Of `node`.
+    ///
+    /// # Errors
+    /// It is declined: an attribute refers to the caller of the function.
+    pub fn of(node: &Node) -> Result<Gemm, Left> {
+        let attributes = (
+            node.int("transA", 0),
+            node.int("transB", 0),
+            node.float("alpha", 1.0),
+            node.float("beta", 1.0),
+        );
+        let (Some(trans_a), Some(trans_b), Some(alpha), Some(beta)) = attributes else {
+            let message = "an attribute refers to the caller of the function";
+            return Err(Left::declined(Reason::Attribute, message, 0));
+        };
+        Ok(Gemm {
+            trans_a: trans_a != 0,
+            trans_b: trans_b != 0,
+            alpha,
+            beta,
+        })
+    }
+
+    /// Whether it can be a product of a quantized `weight`.
+    ///
+    /// # Errors
+    /// It is declined: the weight is no matrix, or a factor makes no sense.
+    pub fn fits(&self, weight: &Weight) -> Result<(), Left> {
+        let bytes = weight.bytes();
+        if weight.dims.len() != 2 {
+            let message = format!("B has shape {:?}; Gemm takes a matrix", weight.dims);
+            return Err(Left::declined(Reason::Rank, message, bytes));
+        }
+        let Gemm { alpha, beta, .. } = self;
+        if !alpha.is_finite() || !beta.is_finite() || *alpha == 0.0 {
+            let message = format!("alpha is {alpha} and beta {beta}; expected finite, alpha not 0");
+            return Err(Left::declined(Reason::Attribute, message, bytes));
+        }
+        Ok(())
+    }
+}
 
 /// The nodes that the user named by the options `include` and `exclude`.
 pub struct Selection {
