@@ -173,7 +173,7 @@ fn check(dtype: DataType) {
 pub struct HalfScans(Mutex<HashMap<(DataIdentity, DataType), (Data, Beyond)>>);
 
 impl HalfScans {
-    /// As [`beyond_half`].
+    /// The elements of `source`, which is of type `dtype`, that are finite and too large for half.
     ///
     /// # Errors
     /// The data cannot be read.
