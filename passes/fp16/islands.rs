@@ -14,6 +14,7 @@ use super::survey::{Survey, Want};
 pub(super) fn leave(survey: &mut Survey<'_>) {
     whole_numbers(survey);
     squares(survey);
+    integer_products(survey);
 }
 
 /// How a float value is made.
@@ -130,6 +131,36 @@ fn whole_numbers(survey: &mut Survey<'_>) {
         }
         let message = "whole numbers, or angles made of them, stay exact";
         survey.leave(node, Reason::WholeNumbers, message, 0);
+    }
+}
+
+/// Leaves what scales a product of integers: the sums are far beyond half's range before that, and the
+/// product of both scales may be below it.
+fn integer_products(survey: &mut Survey<'_>) {
+    const PRODUCTS: [&str; 2] = ["MatMulInteger", "ConvInteger"];
+    let model = survey.model;
+    for node in survey.nodes.clone() {
+        let n = &model.nodes[node];
+        let made = n.input(0).and_then(|v| model.producer(v));
+        if !n.is("Cast") || !made.is_some_and(|m| one_of(&model.nodes[m], &PRODUCTS)) {
+            continue;
+        }
+        let uses = n.outputs.iter().flatten();
+        let uses: Vec<Use> = uses
+            .flat_map(|&v| survey.uses.of_value(v).to_vec())
+            .collect();
+        for u in uses {
+            let Use::Operand(reader, _) = u else {
+                continue;
+            };
+            let scales = model.nodes[reader].inputs.iter().flatten();
+            let scales = scales.filter_map(|&v| model.producer(v));
+            let scales = scales.filter(|&m| model.nodes[m].is("Mul"));
+            for left in std::iter::once(reader).chain(scales.collect::<Vec<_>>()) {
+                let message = "sums of integers leave half's range before they are scaled";
+                survey.leave(left, Reason::HalfRange, message, 0);
+            }
+        }
     }
 }
 

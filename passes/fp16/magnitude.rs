@@ -201,7 +201,8 @@ impl Estimate<'_, '_> {
             }),
             "Sqrt" => self.size(a).map(f64::sqrt),
             "Reciprocal" => self.size(a).map(f64::recip),
-            "Log" => self.size(a).map(|x| x.ln().abs()),
+            // Near 0 it says nothing of the other elements.
+            "Log" => self.size(a).map(|x| x.ln().abs()).filter(|&x| x > 1.0),
             "ReduceSumSquare" => self.size(a).map(|x| x * x),
             "Pow" => Some(self.size(a)?.powf(self.exponent(b)?)),
             "Clip" => self.size(a).map(|x| x.min(self.limit(node))),

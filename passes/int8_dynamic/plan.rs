@@ -32,8 +32,10 @@ const INTEGER_OPSET: i64 = 11;
 /// and angles have one.
 const FEWEST_TERMS: u64 = 16;
 
-/// With more terms a sum of products of 8-bit numbers may not fit in 32 bits.
+/// With more terms a sum of products of 8-bit numbers may not fit in 32 bits: 255 times 128, or times 255
+/// where the weights have zero points.
 const MOST_TERMS: u64 = 1 << 16;
+const MOST_TERMS_ASYMMETRIC: u64 = (i32::MAX / (255 * 255)) as u64;
 
 /// How to rewrite a node.
 pub(super) struct Plan {
@@ -189,8 +191,18 @@ impl Int8 {
     }
 
     /// Whether a sum of `terms` products can be computed on integers in the place of `node`.
-    pub(super) fn computes_on_integers(&self, look: Look<'_>, node: NodeId, terms: u64) -> bool {
-        look.opset(node) >= INTEGER_OPSET && (FEWEST_TERMS..=MOST_TERMS).contains(&terms)
+    pub(super) fn computes_on_integers(
+        &self,
+        look: Look<'_>,
+        node: NodeId,
+        terms: u64,
+        spec: ChannelSpec,
+    ) -> bool {
+        let most = match spec.symmetric {
+            true => MOST_TERMS,
+            false => MOST_TERMS_ASYMMETRIC,
+        };
+        look.opset(node) >= INTEGER_OPSET && (FEWEST_TERMS..=most).contains(&terms)
     }
 }
 

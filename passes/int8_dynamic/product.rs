@@ -56,9 +56,15 @@ impl Int8 {
         let axes = columns(&weight);
         let spec = self.product_spec();
         let fused = self.fused && self.runs_fused(spec);
-        if !self.multiplies(look, node, terms, spec) {
+        // Of a stack of matrices ONNX Runtime loses the bias that follows the product, and a vector gives
+        // no axis for the rows of its scales. A stack of one is a matrix where x has as many axes.
+        let stack = weight.dims[..rank - 2].iter().any(|&d| d != 1);
+        let matrix = !stack && (rank == 2 || look.rank(x) >= Some(rank));
+        if !matrix || !self.multiplies(look, node, terms, spec) {
             return self.stored(weight, axes, 1);
         }
+        let weight = without_unit_axes(weight);
+        let axes = vec![1];
         Ok(Plan {
             kind: Kind::Product(Product {
                 gemm: false,
@@ -107,7 +113,7 @@ impl Int8 {
 
     fn multiplies(&self, look: Look<'_>, node: NodeId, terms: u64, spec: ChannelSpec) -> bool {
         self.multiply
-            && self.computes_on_integers(look, node, terms)
+            && self.computes_on_integers(look, node, terms, spec)
             && self.runs_integer(look, node, "MatMulInteger", spec)
     }
 
@@ -118,6 +124,16 @@ impl Int8 {
             symmetric: self.symmetric,
             reduced: self.reduced,
         }
+    }
+}
+
+/// A matrix without the axes of extent 1 before it.
+fn without_unit_axes(weight: Weight) -> Weight {
+    let lead = weight.dims.len() - 2;
+    Weight {
+        dims: weight.dims[lead..].to_vec(),
+        strides: weight.strides[lead..].to_vec(),
+        ..weight
     }
 }
 

@@ -55,7 +55,7 @@ impl Int8 {
         };
         let integer = wanted
             && self.signed != Some(true)
-            && self.computes_on_integers(look, node, terms)
+            && self.computes_on_integers(look, node, terms, spec)
             && self.runs_integer(look, node, "ConvInteger", spec);
         if !integer {
             return self.stored(weight, vec![0], 1);

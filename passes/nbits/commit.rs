@@ -153,7 +153,7 @@ impl Nbits {
             n: matrix.n,
             k: matrix.k,
             rounding: matrix.weight.rounding,
-            compute: matrix.compute_type(),
+            compute: self.compute_type(matrix),
             alpha: alpha.to_bits(),
             symmetric: self.symmetric,
             padded: whole_blocks,

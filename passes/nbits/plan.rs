@@ -142,7 +142,7 @@ impl Nbits {
                     false => missing_axes(look, &matrix, a)?,
                 };
                 activations_fit(model, &matrix, a, 1)?;
-                self.linear_runs(look, node, &matrix)?;
+                self.linear_runs(look, node, &matrix, false)?;
                 return Ok(Plan {
                     matrix,
                     kind: Kind::Linear(Linear {
@@ -187,7 +187,7 @@ impl Nbits {
         };
         let axis = look.rank(b).map_or(1, |rank| rank.min(2));
         activations_fit(model, &matrix, b, axis)?;
-        self.linear_runs(look, node, &matrix)?;
+        self.linear_runs(look, node, &matrix, false)?;
         Ok(Plan { matrix, kind })
     }
 
@@ -202,15 +202,24 @@ impl Nbits {
         gemm.fits(&matrix.weight)?;
         let Gemm { alpha, beta, .. } = gemm;
         activations_fit(model, &matrix, a, 1 + usize::from(gemm.trans_a))?;
-        self.linear_runs(look, node, &matrix)?;
-        let half = matrix.compute_type() == DataType::Float16 && alpha != 1.0;
+        let compute = self.compute_type(&matrix);
+        let half = compute == DataType::Float16 && alpha != 1.0;
         let (alpha, factor) = if half { (1.0, alpha) } else { (alpha, 1.0) };
-        let addend = match n.input(2).filter(|_| beta != 0.0) {
+        let mut addend = match n.input(2).filter(|_| beta != 0.0) {
             None => Addend::None,
             // The bias of MatMulNBits would be multiplied, too.
             Some(c) if half => Addend::Value { c, beta },
-            Some(c) => addend(model, c, beta, &matrix)?,
+            Some(c) => addend(model, c, beta, matrix.n, compute)?,
         };
+        // A target without the bias may have the product.
+        let bias = matches!(addend, Addend::Bias(_) | Addend::Row(_));
+        if let Err(refused) = self.linear_runs(look, node, &matrix, bias) {
+            let Some(c) = n.input(2).filter(|_| bias) else {
+                return Err(refused);
+            };
+            self.linear_runs(look, node, &matrix, false)?;
+            addend = Addend::Value { c, beta };
+        }
         Ok(Plan {
             matrix,
             kind: Kind::Linear(Linear {
@@ -357,25 +366,25 @@ fn activations_fit(model: &Model, matrix: &MatrixView, x: ValueId, axis: usize) 
 }
 
 /// What becomes of `beta * c`.
-fn addend(model: &Model, c: ValueId, beta: f32, matrix: &MatrixView) -> Result<Addend> {
+fn addend(model: &Model, c: ValueId, beta: f32, n: u64, compute: DataType) -> Result<Addend> {
     let dynamic = Addend::Value { c, beta };
     let Some(tensor) = weights::source_tensor(model, c) else {
         return Ok(dynamic);
     };
     let last = tensor.dims.last().map_or(1, |&d| d as u64);
-    let is_row = tensor.element_count() == Some(last) && (last == 1 || last == matrix.n);
+    let is_row = tensor.element_count() == Some(last) && (last == 1 || last == n);
     if !is_row {
         return Ok(dynamic);
     }
-    let as_is = tensor.dims.len() == 1 && last == matrix.n && beta == 1.0;
+    let as_is = tensor.dims.len() == 1 && last == n && beta == 1.0;
     if as_is
-        && tensor.dtype == matrix.compute_type()
+        && tensor.dtype == compute
         && matches!(model.values[c].constant, Some(Constant::Dense(_)))
     {
         return Ok(Addend::Bias(c));
     }
     Ok(match weights::float_elements(tensor)? {
-        Some(row) if row.len() == 1 => Addend::Row(vec![row[0] * beta; matrix.n as usize]),
+        Some(row) if row.len() == 1 => Addend::Row(vec![row[0] * beta; n as usize]),
         Some(row) => Addend::Row(row.iter().map(|x| x * beta).collect()),
         None => dynamic,
     })

@@ -1,10 +1,7 @@
 //! The portable form: the weight becomes codes behind a blocked `DequantizeLinear`, and the nodes
 //! that read it stay as they are.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use super::{
     INFO, Nbits,
@@ -54,7 +51,7 @@ impl Nbits {
             .iter()
             .map(|(node, plan)| (*node, weight_slot(model, *node, plan)))
             .collect();
-        let mut taken: HashMap<ValueId, usize> = HashMap::new();
+        let mut taken: HashSet<ValueId> = HashSet::new();
         let mut done = Vec::with_capacity(groups.len());
         let mut edit = Edit::new(model);
         for (i, mut group) in groups.into_iter().enumerate() {
@@ -71,15 +68,16 @@ impl Nbits {
                 true => nodes.clone(),
                 false => nodes.iter().copied().filter(direct).collect(),
             };
-            let first = *taken.entry(root).or_insert(i);
-            if first != i && whole {
+            let other = taken.contains(&root);
+            if other && whole {
                 // It reads the codes of the other axis.
                 continue;
             }
-            if first != i || reached.is_empty() {
-                self.left(edit.model(), &group, nodes[0].0, first != i, cx);
+            if other || reached.is_empty() {
+                self.left(edit.model(), &group, nodes[0].0, other, cx);
                 continue;
             }
+            taken.insert(root);
             let decoded = self.decode(&mut edit, &group);
             match whole {
                 true => edit.redirect(&uses, root, decoded),

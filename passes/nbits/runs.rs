@@ -15,10 +15,25 @@ use crate::{
 const QDQ_OPSET: i64 = 21;
 const QDQ_2_BITS_OPSET: i64 = 25;
 
+/// The accuracy level of int8 activations.
+const INT8: i64 = 4;
+
 /// Before it, there is no Mod.
 const SPELLED_OPSET: i64 = 10;
 
 impl Nbits {
+    /// The type of activations and scales: that of the weight. Half weights of 2 and 8 bits, and any with
+    /// int8 activations, are computed in float: releases of ONNX Runtime from 1.24 on give zeros, or fail,
+    /// where they cast the half scales of such a product themselves.
+    pub(super) fn compute_type(&self, matrix: &MatrixView) -> DataType {
+        match matrix.compute_type() {
+            DataType::Float16 if !self.qdq && (self.bits != 4 || self.accuracy_level == INT8) => {
+                DataType::Float
+            }
+            own => own,
+        }
+    }
+
     /// The opset that the codes need.
     pub(super) fn qdq_opset(&self) -> i64 {
         match self.bits {
@@ -33,8 +48,9 @@ impl Nbits {
         look: Look<'_>,
         node: NodeId,
         matrix: &MatrixView,
+        bias: bool,
     ) -> Step<()> {
-        let float = matrix.compute_type();
+        let float = self.compute_type(matrix);
         let form = match self.qdq {
             true => return self.decode_runs(look, node, matrix),
             false => Form::matmul_nbits(
@@ -44,10 +60,12 @@ impl Nbits {
                 self.zero_points(),
                 self.accuracy_level,
             )
-            .int("K", matrix.k as i64)
-            .int("N", matrix.n as i64),
+            .sizes(matrix.k as i64, matrix.n as i64),
         };
-        self.runs(&form, matrix)
+        match bias {
+            true => self.runs(&form.ty("bias", float), matrix),
+            false => self.runs(&form, matrix),
+        }
     }
 
     /// How a table is gathered: by `GatherBlockQuantized` (`None`), or by operators of the standard,
@@ -68,7 +86,7 @@ impl Nbits {
             DataType::Uint8,
             i64::from(self.bits),
             self.block as i64,
-            matrix.compute_type(),
+            self.compute_type(matrix),
             zero_points,
             blocks as i64,
         );
@@ -97,9 +115,22 @@ impl Nbits {
             let message = format!("the model has opset {opset}, and blocked codes need {needed}");
             return decline(Reason::Opset, message, matrix.weight.bytes());
         }
+        if self.bits == 2 && !matrix.n.is_multiple_of(4) {
+            let message = format!(
+                "{} columns of 2 bits: ONNX Runtime makes nonsense of a number that is no multiple of 4",
+                matrix.n
+            );
+            return decline(Reason::OddWidth, message, matrix.weight.bytes());
+        }
+        let home = look.model.home(matrix.weight.root);
+        if self.compute_type(matrix) == DataType::Float16 && home != look.model.main {
+            let message =
+                "a half weight inside a body: ONNX Runtime from 1.27 on makes zeros of its codes";
+            return decline(Reason::Target, message, matrix.weight.bytes());
+        }
         let codes = super::qdq::code_type(self.bits, self.symmetric);
         let mut form = Form::operator("", "DequantizeLinear")
-            .types(&[codes, matrix.compute_type()])
+            .types(&[codes, self.compute_type(matrix)])
             .opset(opset)
             .int("block_size", self.block as i64);
         if !self.symmetric {

@@ -17,7 +17,7 @@ use super::{Cx, ReadArgs, context::at_file, engine_args::EngineArgs, text_args::
 /// What to measure on.
 #[derive(Args)]
 pub(crate) struct CalibrateArgs {
-    /// Run the model on this text, or on the tensors in an .npz, .npy or .safetensors file, and see how
+    /// Run the model on this text, or on the tensors in an .npz or .safetensors file, and see how
     /// large its values get: what half precision cannot hold stays float (fp16, q4f16, q2f16)
     /// [example: --calibrate text.txt]
     #[arg(long, value_name = "FILE")]
@@ -25,7 +25,7 @@ pub(crate) struct CalibrateArgs {
 }
 
 /// The extensions of files that hold tensors.
-const TENSORS: [&str; 3] = ["npz", "npy", "safetensors"];
+const TENSORS: [&str; 2] = ["npz", "safetensors"];
 
 impl CalibrateArgs {
     /// What was measured of the model that `read` names, after `before`: of the values that half
@@ -44,6 +44,9 @@ impl CalibrateArgs {
         let Some(file) = &self.calibrate else {
             return Ok(Vec::new());
         };
+        // Before the tokenizer is looked for: it is the file that is missing.
+        let missing = |e| Error::io(format!("--calibrate `{}`", file.display()), e);
+        std::fs::metadata(file).map_err(missing)?;
         let (path, opened) = cx.open(read)?;
         let mut model = opened.model;
         // As the pass does, so that values have the names it will find.

@@ -145,6 +145,14 @@ impl Cx {
     ) -> Result<Saved> {
         let planned = onnx::estimate(model, path, args.external_data.into())?;
         let in_place = entry(path) == entry(&inputs.model);
+        let real = |path: &Path| path.canonicalize().ok();
+        if !in_place && real(path).is_some() && real(path) == real(&inputs.model) {
+            return Err(Error::input(format!(
+                "cannot write `{}`: `{}`, which is read, is a link to it; expected another name (-o)",
+                path.display(),
+                inputs.model.display()
+            )));
+        }
         for (output, _) in &planned.files {
             let side_file = inputs.side_files.iter().find(|f| entry(f) == entry(output));
             if side_file.is_some() && !in_place {

@@ -162,6 +162,14 @@ pub(crate) fn run(
             runs_from,
         });
     }
+    for (i, r) in ready.iter().enumerate() {
+        if ready[..i].iter().any(|other| other.output == r.output) {
+            return Err(Error::input(format!(
+                "two outputs would be `{}`; expected different dtypes",
+                r.output.display()
+            )));
+        }
+    }
     let mut checked = Vec::new();
     if let Some(check) = &check {
         checked = publish_checked(&ready, check, &path, args, cx)?;
@@ -221,13 +229,14 @@ fn publish_checked(
     let places: Vec<PathBuf> = staged.iter().map(Staging::path).collect();
     let targets: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
     let saved = save(ready, &targets, args, cx).map_err(at_file(model))?;
-    let mut evaluations = Vec::with_capacity(ready.len());
-    for (staging, saved) in staged.into_iter().zip(saved) {
-        let evaluation = check.evaluate(&staging.path())?;
+    let evaluations = places
+        .iter()
+        .map(|place| check.evaluate(place))
+        .collect::<Result<Vec<_>>>()?;
+    for ((staging, saved), evaluation) in staged.into_iter().zip(saved).zip(&evaluations) {
         if evaluation.passed() || check.keeps() {
             staging.publish(&saved.files)?;
         }
-        evaluations.push(evaluation);
     }
     Ok(evaluations)
 }

@@ -140,6 +140,7 @@ impl QuantizeArgs {
                 output.display()
             )));
         }
+        self.check_used()?;
         let large = self.large(cx)?;
         let mut dtypes: Vec<Dtype> = Vec::new();
         let new = self.dtype.iter().filter(|&&dtype| {
@@ -156,6 +157,47 @@ impl QuantizeArgs {
             })
         })
         .collect()
+    }
+
+    /// Refuses options that none of the dtypes has a use for.
+    fn check_used(&self) -> Result<()> {
+        let blocks = |d: &Dtype| matches!(d, Dtype::Q2 | Dtype::Q2f16 | Dtype::Q4 | Dtype::Q4f16);
+        let (blocks, half) = (
+            self.dtype.iter().any(blocks),
+            self.dtype.iter().any(|d| d.is_half()),
+        );
+        let in_blocks = "q2, q2f16, q4 or q4f16";
+        let given = [
+            ("--block-size", self.block_size.is_some(), blocks, in_blocks),
+            ("--format", self.format.is_some(), blocks, in_blocks),
+            (
+                "--accuracy-level",
+                self.accuracy_level.is_some(),
+                blocks,
+                in_blocks,
+            ),
+            (
+                "--io-types",
+                self.io_types.is_some(),
+                half,
+                "fp16, q2f16 or q4f16",
+            ),
+            (
+                "--asymmetric",
+                self.asymmetric,
+                self.dtype.iter().any(|&d| d != Dtype::Fp16),
+                "a dtype that quantizes",
+            ),
+        ];
+        match given
+            .into_iter()
+            .find(|(_, given, used, _)| *given && !used)
+        {
+            None => Ok(()),
+            Some((option, _, _, expected)) => Err(Error::input(format!(
+                "{option}: no dtype given has a use for it; expected --dtype {expected}"
+            ))),
+        }
     }
 
     /// Bits of a code, where weights are quantized in blocks.
@@ -226,6 +268,9 @@ impl QuantizeArgs {
         let pass = REGISTRY.pass("fp16").expect("fp16 is registered");
         let mut options = Options::none(pass.options);
         options.set("io", Some(self.io_types.as_deref().unwrap_or(io)))?;
+        for glob in &self.exclude {
+            options.set("exclude", Some(glob))?;
+        }
         for (name, most) in large {
             options.set("peak", Some(&format!("{name}={most:.4e}")))?;
         }
@@ -239,6 +284,9 @@ impl QuantizeArgs {
             .expect("int8-dynamic is registered");
         let mut options = Options::none(pass.options);
         options.set("weights", Some(weights))?;
+        if self.asymmetric {
+            options.set("asymmetric", None)?;
+        }
         self.common(&mut options)?;
         pipeline.push(pass, options)
     }

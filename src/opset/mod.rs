@@ -152,7 +152,7 @@ impl At<'_> {
             let op = &draft.op_type;
             return Ok(Err(format!("operator `{op}` of opset {from} is not known")));
         };
-        if schema.deprecated {
+        if schema::has_ended(schema) {
             let (op, ended) = (&draft.op_type, schema.since_version);
             return Ok(Err(format!("operator `{op}` ended with opset {ended}")));
         }

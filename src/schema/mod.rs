@@ -80,6 +80,13 @@ pub fn lookup(domain: &str, op_type: &str, opset: i64) -> Option<&'static OpSche
     versions[..newer].last()
 }
 
+/// Whether the operator of `schema` ended with that version: it is deprecated, and no newer version took
+/// its place.
+pub fn has_ended(schema: &OpSchema) -> bool {
+    let newest = versions(schema.domain, schema.name).last();
+    schema.deprecated && newest.is_none_or(|n| n.since_version <= schema.since_version)
+}
+
 /// Every version of an operator, oldest first; empty if the operator is unknown.
 pub fn versions(domain: &str, op_type: &str) -> &'static [OpSchema] {
     let place = indexed().places.get(&(canonical_domain(domain), op_type));

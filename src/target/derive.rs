@@ -34,7 +34,7 @@ fn unpacked_row(form: &Form) -> Option<i64> {
     }
 }
 
-fn blocks(form: &mut Form, row: Option<i64>) {
+pub(super) fn blocks(form: &mut Form, row: Option<i64>) {
     let size = form.number("block_size").filter(|&b| b > 0);
     let facet = |number: Option<i64>| number.map_or(Facet::Unknown, Facet::Int);
     let both = row.zip(size);

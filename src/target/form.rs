@@ -96,6 +96,13 @@ impl Form {
             .int("accuracy_level", accuracy_level)
     }
 
+    /// Adds the sizes of a `MatMulNBits`, whose block size is said.
+    pub fn sizes(self, k: i64, n: i64) -> Form {
+        let mut form = self.int("K", k).int("N", n);
+        super::derive::blocks(&mut form, Some(k));
+        form
+    }
+
     /// `com.microsoft::GatherBlockQuantized` of a table of `data` type with `blocks` blocks
     /// a row, gathered along axis 0 and quantized along the last one. Floating-point zero
     /// points do not exist.

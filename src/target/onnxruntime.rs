@@ -33,7 +33,7 @@ pub(super) fn verdict(target: Target, form: &Form) -> Verdict {
             false => refused(target, "", "there is no such operator", ""),
         };
     };
-    if schema.deprecated {
+    if schema::has_ended(schema) {
         let since = schema.since_version;
         let reason = format!("the operator ended with opset {since}");
         return refused(target, form.describe(["opset"]), reason, "");

@@ -19,10 +19,11 @@ fn moved(draft: &mut Draft, name: &'static str, slot: usize) -> Result<(), Strin
 }
 
 /// `axes` of Squeeze, Unsqueeze and the reductions became the second operand. Without them
-/// all axes are meant, before and after; an empty list meant the same.
+/// all axes are meant, before and after; an empty list meant the same, except to Unsqueeze, which
+/// cannot be without it.
 pub(super) fn to_operand(draft: &mut Draft, _: &At<'_>) -> Step {
     let empty = matches!(draft.attribute("axes"), Some(AttributeValue::Ints(l)) if l.is_empty());
-    if empty {
+    if empty && &*draft.op_type != "Unsqueeze" {
         draft.take("axes");
     }
     Ok(moved(draft, "axes", 1))
