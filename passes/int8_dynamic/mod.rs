@@ -132,7 +132,7 @@ and the speed and the memory are those of float.
 
 - `MatMul` with a constant on the right, `Gemm` with a constant B: `MatMulInteger`, `Cast`, `Mul` by the
   product of both scales, `Add`, in the form that ONNX Runtime fuses. alpha goes into the scales.
-  Stored: a constant on the left (no runtime packs it; slower than float), opsets
+  Stored: stacks of matrices (ONNX Runtime would lose a bias behind them), a constant on the left (no runtime packs it; slower than float), opsets
   before 11 (no `DynamicQuantizeLinear`), sums of more than 65536 terms (beyond 32 bits), and all with
   `matmul=stored`: an activation with few very large elements, as language models have them, loses more by
   one scale for all of it than any weight does.

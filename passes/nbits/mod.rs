@@ -110,8 +110,9 @@ MatMulNBitsQuantizer, to the bit. Weights are read once, while the model is writ
   data, which needs no newer opset.
 - Constants are followed through Constant, Identity, Cast, Transpose, Squeeze, Unsqueeze and
   Reshape (the last three where only axes of extent 1 come and go), in subgraphs and in local
-  functions. float and float16 stay the type of the activations; bfloat16 and double are cast
-  to float around the new node, because no CPU kernel takes them.
+  functions. float stays the type of the activations, and so does float16, except with
+  accuracy level 4: ONNX Runtime from 1.24 on may give zeros there, and it is cast to float around the
+  new node, as are bfloat16 and double, which no CPU kernel takes.
 - A weight that several nodes read is quantized once. A table that `Gather` and a projection
   share (a tied embedding) is stored once when its rows are whole blocks.
 

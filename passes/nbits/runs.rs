@@ -22,14 +22,12 @@ const INT8: i64 = 4;
 const SPELLED_OPSET: i64 = 10;
 
 impl Nbits {
-    /// The type of activations and scales: that of the weight. Half weights of 2 and 8 bits, and any with
-    /// int8 activations, are computed in float: releases of ONNX Runtime from 1.24 on give zeros, or fail,
-    /// where they cast the half scales of such a product themselves.
+    /// The type of activations and scales: that of the weight. Half products with int8 activations
+    /// are computed in float: releases of ONNX Runtime from 1.24 on give zeros, or fail, where they
+    /// cast the half scales of such a product themselves.
     pub(super) fn compute_type(&self, matrix: &MatrixView) -> DataType {
         match matrix.compute_type() {
-            DataType::Float16 if !self.qdq && (self.bits != 4 || self.accuracy_level == INT8) => {
-                DataType::Float
-            }
+            DataType::Float16 if !self.qdq && self.accuracy_level == INT8 => DataType::Float,
             own => own,
         }
     }

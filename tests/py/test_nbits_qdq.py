@@ -89,6 +89,9 @@ RULES = [
 @pytest.mark.parametrize("kind", ["matmul", "gemm", "transposed"])
 @pytest.mark.parametrize(("n", "k"), [(24, 64), (7, 33)])
 def test_products(onnxq: harness.Onnxq, rule: Rule, kind: str, n: int, k: int) -> None:
+    if rule.bits == 2:
+        # ONNX Runtime computes other numbers of columns wrongly: see below.
+        n = -(-n // 4) * 4
     w = random(n, k)
     written = write(onnxq, matmul(w, rule.bits, kind), rule)
     decoded = check_codes(written, w, rule)
@@ -98,6 +101,13 @@ def test_products(onnxq: harness.Onnxq, rule: Rule, kind: str, n: int, k: int) -
     if kind == "gemm":
         expected = 0.5 * expected + random(n, seed=9)
     np.testing.assert_allclose(found, expected, rtol=0, atol=SUMS * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("n", [2, 5, 18])
+def test_two_bits_of_odd_widths_are_left(onnxq: harness.Onnxq, n: int) -> None:
+    """ONNX Runtime 1.26 to 1.31 fuses these and reads what it should not."""
+    written = write(onnxq, matmul(random(n, 64), 2), Rule(2, 32, True))
+    assert [node.op_type for node in written.graph.node] == ["MatMul"]
 
 
 @pytest.mark.parametrize("rule", [Rule(4, 16, True), Rule(4, 32, False), Rule(8, 32, True)], ids=str)
