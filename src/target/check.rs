@@ -53,6 +53,9 @@ impl Assessment {
 /// Calls of local functions are not asked about, but the nodes of their bodies are, for what
 /// holds in every call.
 pub fn check(model: &Model, facts: &Facts, targets: &Targets) -> Assessment {
+    if targets.is_empty() {
+        return Assessment::default();
+    }
     let functions = Callees::of(&model.functions);
     let nodes = model.reachable_nodes().into_iter();
     let nodes = nodes.filter(|&n| functions.called(&model.nodes[n]).is_none());

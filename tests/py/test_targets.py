@@ -46,7 +46,7 @@ def release(request):
     """A release that can be run here."""
     version = request.param
     if not runtimes.has_wheel(runtimes.release(version)):
-        pytest.skip(f"onnxruntime {version} has no wheel for this Python")
+        harness.cannot_run(f"onnxruntime {version} has no wheel for this Python")
     try:
         runtimes.folder(version)
     except runtimes.FetchError as error:
