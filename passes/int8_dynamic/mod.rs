@@ -18,8 +18,8 @@ use crate::{
     error::Result,
     ir::Model,
     pass::{
-        Changed, Look, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, Selection,
-        plan_nodes,
+        Changed, EXCLUDE, INCLUDE, Look, NONFINITE, OptionInfo, OptionKind, Options, Pass,
+        PassContext, PassInfo, Selection, plan_nodes,
     },
     target::Targets,
 };
@@ -62,18 +62,8 @@ pub(super) static INFO: PassInfo = PassInfo {
             default: "",
             help: "only these operators, of MatMul, Gemm, Conv, ConvTranspose, Gather, LSTM, GRU, RNN",
         },
-        OptionInfo {
-            name: "include",
-            kind: OptionKind::List,
-            default: "",
-            help: "only nodes whose name matches this glob",
-        },
-        OptionInfo {
-            name: "exclude",
-            kind: OptionKind::List,
-            default: "",
-            help: "no node whose name matches this glob",
-        },
+        INCLUDE,
+        EXCLUDE,
         OptionInfo {
             name: "matmul",
             kind: OptionKind::Choice(&["integer", "stored"]),
@@ -109,13 +99,7 @@ pub(super) static INFO: PassInfo = PassInfo {
             help: "a runtime that has to run the result, such as `onnxruntime@1.20`: forms that one of them does \
                    not run are written otherwise",
         },
-        OptionInfo {
-            name: "nonfinite",
-            kind: OptionKind::Choice(&["refuse", "skip"]),
-            default: "refuse",
-            help: "a weight with NaN or infinity: an error when it is written, or left as it is \
-                   (reads every weight beforehand)",
-        },
+        NONFINITE,
     ],
     build: |options| Ok(Box::new(Int8::new(options)?)),
 };

@@ -11,8 +11,8 @@ use crate::{
     ir::{Model, NodeId},
     opset::{self, Conversion, Obstacle},
     pass::{
-        Changed, Look, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, Reason,
-        Remark, Selection, plan_nodes,
+        Changed, EXCLUDE, INCLUDE, Look, NONFINITE, OptionInfo, OptionKind, Options, Pass,
+        PassContext, PassInfo, Reason, Remark, Selection, plan_nodes,
     },
     target::Targets,
 };
@@ -57,18 +57,8 @@ pub(super) static INFO: PassInfo = PassInfo {
             help: "MatMulNBits' attribute: 1 float, 2 float16, 3 bfloat16, 4 int8 activations, 0 unset; \
                    auto: unset for 4 bits, 4 for others (their only fast kernel on the CPU)",
         },
-        OptionInfo {
-            name: "include",
-            kind: OptionKind::List,
-            default: "",
-            help: "only nodes whose name matches this glob",
-        },
-        OptionInfo {
-            name: "exclude",
-            kind: OptionKind::List,
-            default: "",
-            help: "no node whose name matches this glob",
-        },
+        INCLUDE,
+        EXCLUDE,
         OptionInfo {
             name: "tie",
             kind: OptionKind::Choice(&["reshape", "alias"]),
@@ -83,13 +73,7 @@ pub(super) static INFO: PassInfo = PassInfo {
             help: "a runtime that has to run the result, such as onnxruntime@1.20: another form is chosen, or \
                    the weight left, where it does not; without any, ONNX Runtime 1.23 or newer",
         },
-        OptionInfo {
-            name: "nonfinite",
-            kind: OptionKind::Choice(&["refuse", "skip"]),
-            default: "refuse",
-            help: "a weight with NaN or infinity: an error when it is written, or left as it is \
-                   (reads every weight beforehand)",
-        },
+        NONFINITE,
     ],
     build: |options| Ok(Box::new(Nbits::new(options)?)),
 };

@@ -12,7 +12,9 @@ pub use manager::{Instruments, PassManager, PassReport, PrintIr, Report};
 pub use options::{OptionInfo, OptionKind, Options};
 pub use pipeline::{Element, Pipeline, PipelineInfo, ROUNDS, Registry, Step};
 pub use rewrite::{Left, plan_nodes};
-pub use weights::{Gemm, Look, Selection, constant_weight, kept_float, other_operator};
+pub use weights::{
+    EXCLUDE, Gemm, INCLUDE, Look, NONFINITE, Selection, constant_weight, kept_float, other_operator,
+};
 
 use crate::{
     error::Result,

@@ -2,7 +2,7 @@
 
 use globset::GlobSet;
 
-use super::{Left, Options, Reason, Remark};
+use super::{Left, OptionInfo, OptionKind, Options, Reason, Remark};
 use crate::{
     error::Result,
     infer::Facts,
@@ -13,6 +13,31 @@ use crate::{
 /// Constants below this many elements are not worth a remark when their operator has no
 /// quantized form: norms, biases, scalars.
 const REMARK_FROM: u64 = 4096;
+
+/// The option `include` of a pass that has a [`Selection`].
+pub const INCLUDE: OptionInfo = OptionInfo {
+    name: "include",
+    kind: OptionKind::List,
+    default: "",
+    help: "only nodes whose name matches this glob",
+};
+
+/// The option `exclude`, likewise.
+pub const EXCLUDE: OptionInfo = OptionInfo {
+    name: "exclude",
+    kind: OptionKind::List,
+    default: "",
+    help: "no node whose name matches this glob",
+};
+
+/// The option `nonfinite` of a pass that quantizes weights.
+pub const NONFINITE: OptionInfo = OptionInfo {
+    name: "nonfinite",
+    kind: OptionKind::Choice(&["refuse", "skip"]),
+    default: "refuse",
+    help: "a weight with NaN or infinity: an error when it is written, or left as it is \
+           (reads every weight beforehand)",
+};
 
 /// What is planned on: a model, and what is inferred of it.
 #[derive(Clone, Copy)]
