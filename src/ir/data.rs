@@ -5,7 +5,10 @@
 //! tile and on all threads. So a pass takes milliseconds on any model, and memory does
 //! not depend on the size of a weight.
 
+mod held;
+
 use std::{
+    cell::RefCell,
     fmt,
     fs::File,
     ops::Range,
@@ -14,6 +17,8 @@ use std::{
 };
 
 use bytes::Bytes;
+
+pub(crate) use held::holding;
 
 use crate::error::{Error, Result};
 
@@ -195,12 +200,20 @@ impl Data {
         }
     }
 
-    /// Where it is read from in the end: a number for the file (0: memory), and the offset in it.
+    /// What it is read from in the end: itself, or the one source of its recipe, and so on.
+    pub(crate) fn root(&self) -> Option<&Data> {
+        match self {
+            Data::Bytes(_) | Data::File { .. } => Some(self),
+            Data::Computed { recipe, .. } => recipe.source()?.root(),
+        }
+    }
+
+    /// Where it lies: a number for the file (0: memory or a recipe), and the offset in it.
     pub(crate) fn place(&self) -> (usize, u64) {
         match self {
             Data::Bytes(b) => (0, b.as_ptr().addr() as u64),
             Data::File { file, offset, .. } => (Arc::as_ptr(file).addr(), *offset),
-            Data::Computed { recipe, .. } => recipe.source().map_or((0, 0), Data::place),
+            Data::Computed { .. } => (0, 0),
         }
     }
 
@@ -227,6 +240,41 @@ impl Data {
             }
         }
         Ok(())
+    }
+
+    /// Calls `then` with the `len` bytes from `offset` on: where they lie when that is in memory, else
+    /// in a buffer of the thread's own.
+    ///
+    /// # Errors
+    /// As [`Data::read_at`].
+    ///
+    /// # Panics
+    /// When the range is not inside the data.
+    pub fn with_range<R>(
+        &self,
+        offset: u64,
+        len: usize,
+        then: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R> {
+        // `then` and a recipe may come back here: one for each level.
+        thread_local!(static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) });
+        let first = offset as usize;
+        match self {
+            Data::Bytes(bytes) => return Ok(then(&bytes[first..][..len])),
+            Data::File { .. } => {
+                if let Some(bytes) = held::held(self) {
+                    return Ok(then(&bytes[first..][..len]));
+                }
+            }
+            Data::Computed { .. } => {}
+        }
+        let mut buffer = BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default();
+        // Nothing is cleared that is written anyway.
+        buffer.resize(len.max(buffer.len()), 0);
+        let read = self.read_at(offset, &mut buffer[..len]);
+        let done = read.map(|()| then(&buffer[..len]));
+        BUFFERS.with_borrow_mut(|buffers| buffers.push(buffer));
+        done
     }
 
     /// All bytes, in memory. For small constants; a weight is read in ranges.

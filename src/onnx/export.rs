@@ -18,7 +18,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     ir::{
         Constant, Data, Elements, Model, Produce, SourceFile, ValueId,
-        data::{DataIdentity, recipe_address},
+        data::{self, DataIdentity, recipe_address},
     },
     output_file::Output,
 };
@@ -38,6 +38,11 @@ const CACHE_LINE: u64 = 64;
 
 /// How much of an unchanged constant one work item copies.
 const COPY: u64 = 8 << 20;
+
+/// How large a constant may be to be held in memory while all that is computed from it is: what a thread
+/// holds should stay in the cache that it shares with the others, and all together must not grow with them.
+const HOLD: u64 = 8 << 20;
+const HOLDING: u64 = 64 << 20;
 
 /// Where constants go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -324,17 +329,32 @@ fn work<'a>(files: impl Iterator<Item = &'a LayoutFile>) -> Vec<Work<'a>> {
             }
         }
     }
-    let mut work = Vec::new();
-    for address in order {
-        let shared = Arc::new(recipes.remove(&address).expect("recorded once"));
-        let tile = |tile| Work::Tile {
-            tiles: shared.clone(),
-            tile,
-        };
-        work.extend((0..shared.recipe.tiles()).map(tile));
-    }
+    let recipes = order.iter().map(|a| recipes.remove(a));
+    let mut work = tiles(recipes.map(|r| r.expect("recorded once")).collect());
     work.extend(plain);
     work.sort_by_cached_key(Work::turn);
+    work
+}
+
+/// The tiles of `recipes`. Those that read the same small constant are one item.
+fn tiles(recipes: Vec<Tiles<'_>>) -> Vec<Work<'_>> {
+    let hold = (HOLDING / rayon::current_num_threads() as u64).min(HOLD);
+    let mut readers: BTreeMap<DataIdentity, Vec<Arc<Tiles<'_>>>> = BTreeMap::new();
+    let mut work = Vec::new();
+    for tiles in recipes.into_iter().map(Arc::new) {
+        match tiles.root() {
+            Some(root @ Data::File { len, .. }) if *len <= hold => {
+                readers.entry(root.identity()).or_default().push(tiles);
+            }
+            _ => work.extend(Work::tiles(&tiles)),
+        }
+    }
+    for tiles in readers.into_values() {
+        match tiles.len() {
+            1 => work.extend(Work::tiles(&tiles[0])),
+            _ => work.push(Work::Readers(tiles)),
+        }
+    }
     work
 }
 
@@ -435,6 +455,33 @@ struct Tiles<'a> {
     places: Vec<(usize, usize, u64)>,
 }
 
+impl Tiles<'_> {
+    /// What is read for it in the end, when that is one thing.
+    fn root(&self) -> Option<&Data> {
+        self.recipe.source()?.root()
+    }
+
+    /// Computes tile `tile` and writes it; returns the bytes written.
+    fn run(&self, tile: u64, outputs: &[Output], scratch: &mut Vec<Vec<u8>>) -> Result<u64> {
+        let recipe = self.recipe;
+        scratch.resize_with(recipe.outputs().max(scratch.len()), Vec::new);
+        for (output, buffer) in scratch[..recipe.outputs()].iter_mut().enumerate() {
+            let range = recipe.range(tile, output);
+            buffer.resize((range.end - range.start) as usize, 0);
+        }
+        let buffers = &mut scratch[..recipe.outputs()];
+        let mut slices: Vec<&mut [u8]> = buffers.iter_mut().map(Vec::as_mut_slice).collect();
+        recipe.produce(tile, &mut slices)?;
+        let mut written = 0;
+        for &(output, file, base) in &self.places {
+            let offset = base + recipe.range(tile, output).start;
+            outputs[file].write_at(offset, &scratch[output])?;
+            written += scratch[output].len() as u64;
+        }
+        Ok(written)
+    }
+}
+
 enum Work<'a> {
     Write {
         file: usize,
@@ -452,24 +499,36 @@ enum Work<'a> {
         tiles: Arc<Tiles<'a>>,
         tile: u64,
     },
+    /// All that is computed from one small constant, which is held in memory meanwhile.
+    Readers(Vec<Arc<Tiles<'a>>>),
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    /// One item for each tile.
+    fn tiles(tiles: &Arc<Tiles<'a>>) -> impl Iterator<Item = Work<'a>> {
+        let tiles = tiles.clone();
+        (0..tiles.recipe.tiles()).map(move |tile| Work::Tile {
+            tiles: tiles.clone(),
+            tile,
+        })
+    }
+
     /// When its turn is: see [`work`].
     fn turn(&self) -> (u8, usize, u64) {
         match self {
-            Work::Tile { tiles, tile } => match tiles.recipe.source() {
+            Work::Tile { tiles, tile } => match tiles.root() {
                 None => (0, 0, 0),
-                Some(source) => {
-                    let (file, from) = source.place();
+                Some(root) => {
+                    let (file, from) = root.place();
                     // Tiles are about equal parts of it.
-                    (
-                        1,
-                        file,
-                        from + source.len() / tiles.recipe.tiles().max(1) * tile,
-                    )
+                    let part = root.len() / tiles.recipe.tiles().max(1);
+                    (1, file, from + part * tile)
                 }
             },
+            Work::Readers(readers) => {
+                let (file, from) = readers[0].root().map_or((0, 0), Data::place);
+                (1, file, from)
+            }
             Work::Copy { source, from, .. } => {
                 (1, std::ptr::from_ref::<SourceFile>(source).addr(), *from)
             }
@@ -498,24 +557,18 @@ impl Work<'_> {
                 copy(source, *from, *len, &outputs[*file], *offset, scratch)?;
                 Ok(*len)
             }
-            Work::Tile { tiles, tile } => {
-                let recipe = tiles.recipe;
-                scratch.resize_with(recipe.outputs().max(scratch.len()), Vec::new);
-                for (output, buffer) in scratch[..recipe.outputs()].iter_mut().enumerate() {
-                    let range = recipe.range(*tile, output);
-                    buffer.resize((range.end - range.start) as usize, 0);
-                }
-                let buffers = &mut scratch[..recipe.outputs()];
-                let mut slices: Vec<&mut [u8]> =
-                    buffers.iter_mut().map(Vec::as_mut_slice).collect();
-                recipe.produce(*tile, &mut slices)?;
-                let mut written = 0;
-                for &(output, file, base) in &tiles.places {
-                    let offset = base + recipe.range(*tile, output).start;
-                    outputs[file].write_at(offset, &scratch[output])?;
-                    written += scratch[output].len() as u64;
-                }
-                Ok(written)
+            Work::Tile { tiles, tile } => tiles.run(*tile, outputs, scratch),
+            Work::Readers(readers) => {
+                let root = readers[0].root().expect("it was found by it");
+                data::holding(root, || {
+                    let tiles = |r: &Arc<Tiles<'_>>| 0..r.recipe.tiles();
+                    let tiles = readers.iter().flat_map(|r| tiles(r).map(move |t| (r, t)));
+                    let mut written = 0;
+                    for (reader, tile) in tiles {
+                        written += reader.run(tile, outputs, scratch)?;
+                    }
+                    Ok(written)
+                })
             }
         }
     }

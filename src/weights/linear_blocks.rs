@@ -94,18 +94,13 @@ impl QuantizeLinearBlocks {
         for from in rows.clone().step_by(step as usize) {
             let count = step.min(rows.end - from) as usize;
             let done = (from - rows.start) as usize;
-            scratch
-                .bytes
-                .resize(count * k * self.matrix.element() as usize, 0);
-            self.matrix.read_rows(from, &mut scratch.bytes)?;
             scratch.resize(&self.spec, count, k);
-            let source = self.matrix.view(&scratch.bytes, &mut scratch.rounded);
-            quantize_rows(
-                &self.spec,
-                Matrix::new(source, count, k),
-                scratch.parts.out(),
-            )
-            .map_err(|e| self.matrix.failed(e, from, 0))?;
+            let (rounded, parts) = (&mut scratch.rounded, &mut scratch.parts);
+            self.matrix.with_rows(from, count as u64, |bytes| {
+                let source = self.matrix.view(bytes, rounded);
+                quantize_rows(&self.spec, Matrix::new(source, count, k), parts.out())
+                    .map_err(|e| self.matrix.failed(e, from, 0))
+            })?;
             let blocks = self.spec.blocks(k);
             self.put(
                 &scratch.parts,
@@ -146,15 +141,15 @@ impl QuantizeLinearBlocks {
         for from in (0..self.matrix.n).step_by(panel as usize) {
             let cols = from..(from + panel).min(self.matrix.n);
             let (width, left) = ((cols.end - cols.start) as usize, from as usize);
-            scratch
-                .bytes
-                .resize(height * width * self.matrix.element() as usize, 0);
-            self.matrix.read_panel(first, cols, &mut scratch.bytes)?;
             scratch.resize(&self.spec, width, height);
-            let source = self.matrix.view(&scratch.bytes, &mut scratch.rounded);
-            let matrix = Matrix::new(source, height, width);
-            quantize_columns(&self.spec, matrix, scratch.parts.out())
-                .map_err(|e| self.matrix.failed(e, from, first))?;
+            let (rounded, parts) = (&mut scratch.rounded, &mut scratch.parts);
+            let bytes = &mut scratch.bytes;
+            self.matrix
+                .with_panel(first, height as u64, cols, bytes, |bytes| {
+                    let matrix = Matrix::new(self.matrix.view(bytes, rounded), height, width);
+                    quantize_columns(&self.spec, matrix, parts.out())
+                        .map_err(|e| self.matrix.failed(e, from, first))
+                })?;
             let blocks = self.spec.blocks(height);
             let at = |col: usize, row: usize| row * n + left + col;
             self.put(&scratch.parts, [width, height], at, CODES, out);

@@ -2,7 +2,6 @@
 //! is written.
 
 use std::{
-    cell::RefCell,
     collections::HashMap,
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
@@ -47,9 +46,8 @@ impl ToHalf {
     fn convert(&self, first: u64, out: &mut [u8]) -> Result<()> {
         let width = width(self.dtype);
         let len = out.len() / HALF as usize * width as usize;
-        with_range(&self.source, first * width, len, |bytes| {
-            narrow(self.dtype, bytes, out);
-        })
+        let source = &self.source;
+        source.with_range(first * width, len, |bytes| narrow(self.dtype, bytes, out))
     }
 }
 
@@ -252,38 +250,12 @@ fn beyond_half(source: &Data, dtype: DataType) -> Result<Beyond> {
     let piece = |i: u64| {
         let from = i * step;
         let len = step.min(source.len() - from) as usize;
-        let mut found = Beyond::NONE;
-        with_range(source, from, len, |bytes| found = Beyond::of(dtype, bytes))?;
-        Ok(found)
+        source.with_range(from, len, |bytes| Beyond::of(dtype, bytes))
     };
     let pieces = (0..source.len().div_ceil(step)).into_par_iter();
     pieces
         .map(piece)
         .try_reduce(|| Beyond::NONE, |a, b| Ok(a.and(b)))
-}
-
-/// Calls `then` with `len` bytes of `source` from `offset` on: in place when they are in
-/// memory, else read into a buffer of the thread's own.
-pub(super) fn with_range(
-    source: &Data,
-    offset: u64,
-    len: usize,
-    then: impl FnOnce(&[u8]),
-) -> Result<()> {
-    thread_local!(static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });
-    if let Data::Bytes(bytes) = source {
-        then(&bytes[offset as usize..][..len]);
-        return Ok(());
-    }
-    // Taken, not borrowed: the source may be a recipe of this kind itself.
-    let mut buffer = BUFFER.take();
-    buffer.resize(len, 0);
-    let read = source.read_at(offset, &mut buffer);
-    if read.is_ok() {
-        then(&buffer);
-    }
-    BUFFER.set(buffer);
-    read
 }
 
 #[cfg(test)]

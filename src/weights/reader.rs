@@ -84,22 +84,39 @@ impl MatrixReader {
         Source::F32(rounded)
     }
 
-    /// Reads the rows from `from` on, of k elements each, as many as `out` holds, of a weight in rows.
-    pub(super) fn read_rows(&self, from: u64, out: &mut [u8]) -> Result<()> {
-        self.data.read_at(from * self.k * self.element(), out)
+    /// Calls `then` with the `count` rows from `from` on, of k elements each, of a weight in rows.
+    pub(super) fn with_rows<R>(
+        &self,
+        from: u64,
+        count: u64,
+        then: impl FnOnce(&[u8]) -> Result<R>,
+    ) -> Result<R> {
+        let row = self.k * self.element();
+        let len = (count * row) as usize;
+        self.data.with_range(from * row, len, then)?
     }
 
-    /// Reads columns `cols` of the rows from `from` on, as many as `out` holds.
-    pub(super) fn read_panel(&self, from: u64, cols: Range<u64>, out: &mut [u8]) -> Result<()> {
-        let element = self.element();
-        let width = ((cols.end - cols.start) * element) as usize;
-        if cols.end - cols.start == self.n {
-            return self.data.read_at(from * self.n * element, out);
+    /// Calls `then` with columns `cols` of the `height` rows from `from` on. They are put together in
+    /// `scratch` when they lie apart.
+    pub(super) fn with_panel<R>(
+        &self,
+        from: u64,
+        height: u64,
+        cols: Range<u64>,
+        scratch: &mut Vec<u8>,
+        then: impl FnOnce(&[u8]) -> Result<R>,
+    ) -> Result<R> {
+        let (row, width) = (self.n * self.element(), cols.end - cols.start);
+        if width == self.n {
+            let len = (height * row) as usize;
+            return self.data.with_range(from * row, len, then)?;
         }
-        for (i, row) in out.chunks_mut(width).enumerate() {
-            let at = ((from + i as u64) * self.n + cols.start) * element;
-            self.data.read_at(at, row)?;
+        let width = width * self.element();
+        scratch.resize((height * width) as usize, 0);
+        for (i, stretch) in scratch.chunks_mut(width as usize).enumerate() {
+            let at = (from + i as u64) * row + cols.start * self.element();
+            self.data.read_at(at, stretch)?;
         }
-        Ok(())
+        then(scratch)
     }
 }

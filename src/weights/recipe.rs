@@ -97,15 +97,6 @@ impl QuantizeBlocks {
     /// Rows of the weight are rows of the result: read them and quantize them at once.
     fn rows(&self, rows: Range<u64>, scratch: &mut Scratch, out: &mut [&mut [u8]]) -> Result<()> {
         let (count, k) = ((rows.end - rows.start) as usize, self.matrix.k as usize);
-        scratch
-            .bytes
-            .resize(count * k * self.matrix.element() as usize, 0);
-        self.matrix.read_rows(rows.start, &mut scratch.bytes)?;
-        let matrix = Matrix::new(
-            self.matrix.view(&scratch.bytes, &mut scratch.rounded),
-            count,
-            k,
-        );
         let padded = self.spec.codes_len(1, k);
         let unpadded = padded as u64 != self.row_codes;
         let (codes, rest) = out.split_at_mut(1);
@@ -122,8 +113,12 @@ impl QuantizeBlocks {
             scales: &mut *scales[0],
             zero_points: zero_points.first_mut().map_or(&mut [], |z| &mut **z),
         };
-        quantize_rows(&self.spec, matrix, written)
-            .map_err(|e| self.matrix.failed(e, rows.start, 0))?;
+        let rounded = &mut scratch.rounded;
+        self.matrix.with_rows(rows.start, count as u64, |bytes| {
+            let matrix = Matrix::new(self.matrix.view(bytes, rounded), count, k);
+            quantize_rows(&self.spec, matrix, written)
+                .map_err(|e| self.matrix.failed(e, rows.start, 0))
+        })?;
         if unpadded {
             let width = self.row_codes as usize;
             for (to, from) in codes[0].chunks_mut(width).zip(scratch.codes.chunks(padded)) {
@@ -148,11 +143,6 @@ impl QuantizeBlocks {
         let step = (fitting / quantum * quantum).max(quantum);
         for from in (0..self.matrix.k).step_by(step as usize) {
             let height = step.min(self.matrix.k - from) as usize;
-            scratch.bytes.resize(height * width * element as usize, 0);
-            self.matrix
-                .read_panel(from, cols.clone(), &mut scratch.bytes)?;
-            let source = self.matrix.view(&scratch.bytes, &mut scratch.rounded);
-            let matrix = Matrix::new(source, height, width);
             scratch.codes.resize(self.spec.codes_len(width, height), 0);
             scratch
                 .scales
@@ -165,8 +155,13 @@ impl QuantizeBlocks {
                 scales: &mut scratch.scales,
                 zero_points: &mut scratch.zero_points,
             };
-            quantize_columns(&self.spec, matrix, part)
-                .map_err(|e| self.matrix.failed(e, cols.start, from))?;
+            let (bytes, rounded) = (&mut scratch.bytes, &mut scratch.rounded);
+            self.matrix
+                .with_panel(from, height as u64, cols.clone(), bytes, |bytes| {
+                    let source = self.matrix.view(bytes, rounded);
+                    quantize_columns(&self.spec, Matrix::new(source, height, width), part)
+                        .map_err(|e| self.matrix.failed(e, cols.start, from))
+                })?;
             let before = from as usize;
             let spec = &self.spec;
             scatter(&scratch.codes, width, out[CODES], spec.codes_len(1, before));

@@ -4,10 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use rayon::prelude::*;
 
-use super::{
-    floats::{read_floats, round_floats},
-    narrow::with_range,
-};
+use super::floats::{read_floats, round_floats};
 use crate::{
     error::Result,
     ir::{Data, DataType, Produce},
@@ -133,12 +130,9 @@ impl ScaleChannels {
     ) -> Result<()> {
         let size = self.element();
         let mut elements = Vec::with_capacity(count as usize);
-        with_range(
-            &self.source,
-            first * size,
-            (count * size) as usize,
-            |bytes| read_floats(self.dtype, bytes, |x| elements.push(x)),
-        )?;
+        let read = |bytes: &[u8]| read_floats(self.dtype, bytes, |x| elements.push(x));
+        self.source
+            .with_range(first * size, (count * size) as usize, read)?;
         then(&mut elements, first..first + count);
         Ok(())
     }

@@ -24,7 +24,6 @@ use crate::{
     weights::{
         Channels, Weight,
         constant::{round_to, to_f32},
-        narrow::with_range,
     },
 };
 
@@ -143,7 +142,7 @@ impl Source {
     fn with_floats(&self, first: u64, count: u64, then: impl FnOnce(&[f32])) -> Result<()> {
         thread_local!(static FLOATS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
         let len = (count * self.element()) as usize;
-        with_range(&self.data, first * self.element(), len, |bytes| {
+        self.data.with_range(first * self.element(), len, |bytes| {
             let mut floats = FLOATS.take();
             floats.resize(count as usize, 0.0);
             to_f32(self.stored, bytes, &mut floats);
