@@ -5,6 +5,7 @@ use crate::{
     infer::Kind,
     ir::{DataType, Node, NodeId, SideTable, Use, ValueId},
     pass::Reason,
+    target::rotated_operands,
     weights::{float_elements, source_tensor},
 };
 
@@ -15,6 +16,7 @@ pub(super) fn leave(survey: &mut Survey<'_>) {
     whole_numbers(survey);
     squares(survey);
     integer_products(survey);
+    rotated(survey);
 }
 
 /// How a float value is made.
@@ -160,6 +162,20 @@ fn integer_products(survey: &mut Survey<'_>) {
                 let message = "sums of integers leave half's range before they are scaled";
                 survey.leave(left, Reason::HalfRange, message, 0);
             }
+        }
+    }
+}
+
+/// Leaves Transposes that ONNX Runtime cannot load in half beside a product of them.
+fn rotated(survey: &mut Survey<'_>) {
+    for node in survey.nodes.clone() {
+        let n = &survey.model.nodes[node];
+        if !n.is("MatMul") {
+            continue;
+        }
+        for rotated in rotated_operands(survey.model, n) {
+            let message = "ONNX Runtime ends while it loads this in half and a product of it";
+            survey.leave(rotated.transpose, Reason::Target, message, 0);
         }
     }
 }

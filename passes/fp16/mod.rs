@@ -112,6 +112,8 @@ The main graph and the bodies in it. What stays float has Casts around it and a 
   that stay below the least normal number, 6.1e-5, such as the reciprocals of large ones. What was
   measured to be infinite, or stands for it in a mask, does not count;
 - what scales a product of integers (`MatMulInteger`, `ConvInteger`; `half-range`);
+- a Transpose that moves the first axis to the last or last but one place, where a product reads it
+  (`target`): ONNX Runtime from 1.19 or 1.23 on ends while it loads these two;
 - nodes that read a constant with numbers beyond half's range, 65504 (`half-range`). Where a
   constant of up to 4096 elements has only such numbers of 1e8 and more, and is read as masks
   are (Where, Add, Mul, ...), these stand for infinity and become +-65504 instead

@@ -3,12 +3,13 @@
 
 use super::form::{Facet, Form};
 use crate::{
-    ir::{AttributeValue, DataType, Model, Node, Tensor},
+    infer::Facts,
+    ir::{AttributeValue, DataType, Model, Node, NodeId, Tensor},
     schema::OpSchema,
     verify::contracts::constant_origin,
 };
 
-pub(super) fn derive(form: &mut Form, node: &Node) {
+pub(super) fn derive(form: &mut Form, model: &Model, facts: &Facts, node: &Node) {
     match (form.domain(), form.op_type()) {
         ("com.microsoft", "MatMulNBits") => {
             let k = form.number("K");
@@ -19,8 +20,80 @@ pub(super) fn derive(form: &mut Form, node: &Node) {
             blocks(form, row);
         }
         ("", "Conv" | "ConvInteger" | "QLinearConv") => padded(form, node),
+        ("", "MatMul") if is_rotated_half(form, model, facts, node) => {
+            form.set("rotated", Facet::Int(1));
+        }
         _ => {}
     }
+}
+
+/// A Transpose under a product: see [`rotated_operands`].
+pub(crate) struct Rotated {
+    pub(crate) transpose: NodeId,
+    /// There are Casts between.
+    cast: bool,
+    /// The other operand is a constant.
+    by_constant: bool,
+}
+
+/// The Transposes that move the first axis to the last or last but one place, and leave the order of the
+/// others, and of which the product `node` has an operand.
+///
+/// ONNX Runtime makes one operator of both when it loads the model, and ends there (a fault, not an
+/// error) in some cases where the Transpose is of float16.
+pub(crate) fn rotated_operands(model: &Model, node: &Node) -> Vec<Rotated> {
+    let [Some(a), Some(b)] = [node.input(0), node.input(1)] else {
+        return Vec::new();
+    };
+    let operand = |v, other| {
+        let (mut made, mut cast) = (model.producer(v)?, false);
+        // These go when the model is loaded.
+        while model.nodes[made].is("Cast") || model.nodes[made].is("Identity") {
+            cast |= model.nodes[made].is("Cast");
+            made = model.producer(model.nodes[made].input(0)?)?;
+        }
+        let rotated = Rotated {
+            transpose: made,
+            cast,
+            by_constant: constant_origin(model, other).is_some(),
+        };
+        is_rotation(&model.nodes[made]).then_some(rotated)
+    };
+    [operand(a, b), operand(b, a)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn is_rotation(node: &Node) -> bool {
+    let perm = node.attribute("perm").filter(|_| node.is("Transpose"));
+    let Some(AttributeValue::Ints(perm)) = perm else {
+        return false;
+    };
+    let first = perm.iter().position(|&axis| axis == 0);
+    let others = perm.iter().filter(|&&axis| axis != 0);
+    perm.len() > 2 && others.is_sorted() && first.is_some_and(|first| first + 2 >= perm.len())
+}
+
+/// Whether the fault of [`rotated_operands`] happens at `node`: in a float product of what is cast from half,
+/// and in a half product with a constant, unless what is transposed is computed in float for lack
+/// of a kernel.
+fn is_rotated_half(form: &Form, model: &Model, facts: &Facts, node: &Node) -> bool {
+    let half = Some(DataType::Float16);
+    rotated_operands(model, node).into_iter().any(|r| {
+        let source = model.nodes[r.transpose].input(0);
+        let made = source.and_then(|v| model.producer(v));
+        match form.get("A") {
+            Some(Facet::Type(DataType::Float)) => {
+                r.cast && source.and_then(|v| facts.dtype(v)) == half
+            }
+            Some(Facet::Type(DataType::Float16)) => {
+                let native = made.is_none_or(|m| model.nodes[m].is("Cast"));
+                !r.cast && r.by_constant && native
+            }
+            _ => false,
+        }
+    })
 }
 
 /// The last extent of a table in elements; uint8 tables hold several in a byte.

@@ -35,6 +35,8 @@ pub enum Facet {
 ///   `GatherBlockQuantized`), and `k_rest`, how many elements are left for a last one that is
 ///   not full;
 /// - `padded`, 1 when a convolution has padding, else 0;
+/// - `rotated`, 1 when an operand of a `MatMul` is a float16 Transpose that moves the first axis to the last or
+///   last but one place, cast to float, or as it is beside a constant;
 /// - `NAME.differs` of a constant zero point: 1 when its elements differ, else 0, and then
 ///   `NAME.value`, what they all are.
 ///
@@ -193,7 +195,7 @@ impl Form {
             super::derive::zero_points(&mut form, model, n, schema);
         }
         form.attributes(n);
-        super::derive::derive(&mut form, n);
+        super::derive::derive(&mut form, model, facts, n);
         form
     }
 

@@ -27,6 +27,8 @@ mod verdict;
 
 use std::fmt;
 
+pub(crate) use derive::rotated_operands;
+
 pub use check::{Assessment, Finding, NotKnown, check, oldest_onnxruntime};
 pub use form::{Facet, Form, ZeroPoints};
 pub use runtime::{Runtime, Target, Version};

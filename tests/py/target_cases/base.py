@@ -31,6 +31,8 @@ class Case:
     expected: np.ndarray
     # Of the largest magnitude that is expected.
     tolerance: float = CLOSE
+    # Run with graph optimizations: it is these that get it wrong.
+    opts: bool = False
 
     def accepts(self, found: np.ndarray) -> bool:
         if found.shape != self.expected.shape:

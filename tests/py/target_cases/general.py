@@ -36,6 +36,38 @@ for op in ("MatMul", "Add", "Mul"):
         case(f"{op.lower()}-{name}", elementwise, op, dtype)
 
 
+def rotated(types: str, perm: list[int], before: str | None = None, constant: bool = True) -> Case:
+    """A product of a constant and a transposed value, the types of both as `float` or `half`."""
+    inner, outer = ({"half": FLOAT16, "float": FLOAT}[t] for t in types.split("-"))
+    b = GraphBuilder()
+    x = random(2, 3, 4).astype(NUMPY_TYPES[inner])
+    w = random([2, 3, 4][perm[2]], 5, seed=1).astype(NUMPY_TYPES[outer])
+    feeds = {"x": x}
+    last = b.input("x", [2, 3, 4], inner)
+    if before:
+        last = b.node(before, last, out="before")
+    last = b.node("Transpose", last, out="t", perm=perm)
+    if inner != outer:
+        last = b.node("Cast", last, out="u", to=outer)
+    if constant:
+        right = b.weight("w", w)
+    else:
+        right, feeds["w"] = b.input("w", list(w.shape), outer), w
+    b.node("MatMul", last, right, out="y")
+    x = np.abs(x) if before else x
+    expected = np.transpose(x.astype(np.float64), perm) @ w.astype(np.float64)
+    b.output("y", list(expected.shape), outer)
+    # Half products, or sums of halves.
+    return Case(b.model(13, 8), feeds, expected, HALF, opts=True)
+
+
+for types in ("half-half", "half-float", "float-half", "float-float"):
+    for perm in ([1, 0, 2], [1, 2, 0], [0, 2, 1], [2, 1, 0]):
+        case(f"rotated-{types}-{''.join(map(str, perm))}", rotated, types, perm)
+    case(f"rotated-made-{types}", rotated, types, [1, 0, 2], before="Abs")
+    case(f"rotated-fed-{types}", rotated, types, [1, 0, 2], constant=False)
+
+
 def version(opset: int, ir: int) -> Case:
     b = GraphBuilder()
     b.node("Relu", b.input("x", [5]), out="y")
