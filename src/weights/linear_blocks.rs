@@ -3,11 +3,11 @@
 
 use std::{cell::RefCell, ops::Range};
 
-use super::{CODES, Layout, MatrixView, SCALES, ZERO_POINTS, reader::MatrixReader};
+use super::{CODES, Chosen, Layout, MatrixView, SCALES, ZERO_POINTS, reader::MatrixReader};
 use crate::{
     error::Result,
     ir::{Data, Produce},
-    quant::{BlockSpec, Matrix, Out, quantize_columns, quantize_rows},
+    quant::{BlockSpec, Matrix, Out, quantize_columns_by, quantize_rows_by},
 };
 
 /// Source bytes that are quantized at once.
@@ -29,14 +29,19 @@ const PANEL: u64 = 256;
 pub struct QuantizeLinearBlocks {
     matrix: MatrixReader,
     spec: BlockSpec,
+    chosen: Chosen,
     /// Rows (of n) a tile, or blocks (of k) where the weight is stored as `[k, n]`. The parts of a tile
     /// then begin at whole bytes.
     tile: u64,
 }
 
 impl QuantizeLinearBlocks {
-    /// Quantizes `matrix`, called `name` in messages.
+    /// Quantizes `matrix`, called `name` in messages, to nearest.
+    ///
+    /// # Panics
+    /// When the zero points of `spec` are floats: `DequantizeLinear` takes codes.
     pub fn new(name: &str, matrix: &MatrixView, spec: BlockSpec) -> QuantizeLinearBlocks {
+        assert!(!spec.float_zero_points(), "zero points have the type of the codes");
         let matrix = MatrixReader::new(name, matrix);
         let unit = match matrix.layout {
             Layout::Rows => matrix.k,
@@ -48,7 +53,18 @@ impl QuantizeLinearBlocks {
             tile: (fitting / per_byte * per_byte).max(per_byte),
             matrix,
             spec,
+            chosen: Chosen::default(),
         }
+    }
+
+    /// Quantizes by another method.
+    ///
+    /// # Panics
+    /// When an importance is given that is not of k columns.
+    #[must_use]
+    pub fn by(self, chosen: Chosen) -> QuantizeLinearBlocks {
+        chosen.check(&self.matrix.name, self.matrix.k);
+        QuantizeLinearBlocks { chosen, ..self }
     }
 
     /// Blocks along k.
@@ -100,8 +116,9 @@ impl QuantizeLinearBlocks {
             self.matrix.read_rows(from, &mut scratch.bytes)?;
             scratch.resize(&self.spec, count, k);
             let source = self.matrix.view(&scratch.bytes, &mut scratch.rounded);
-            quantize_rows(
+            quantize_rows_by(
                 &self.spec,
+                &self.chosen.rule(0..k),
                 Matrix::new(source, count, k),
                 scratch.parts.out(),
             )
@@ -153,7 +170,8 @@ impl QuantizeLinearBlocks {
             scratch.resize(&self.spec, width, height);
             let source = self.matrix.view(&scratch.bytes, &mut scratch.rounded);
             let matrix = Matrix::new(source, height, width);
-            quantize_columns(&self.spec, matrix, scratch.parts.out())
+            let rule = self.chosen.rule(first as usize..end as usize);
+            quantize_columns_by(&self.spec, &rule, matrix, scratch.parts.out())
                 .map_err(|e| self.matrix.failed(e, from, first))?;
             let blocks = self.spec.blocks(height);
             let at = |col: usize, row: usize| row * n + left + col;

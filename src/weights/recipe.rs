@@ -2,11 +2,11 @@
 
 use std::{cell::RefCell, ops::Range};
 
-use super::{Layout, MatrixView, reader::MatrixReader};
+use super::{Chosen, Layout, MatrixView, reader::MatrixReader};
 use crate::{
     error::{Error, Result},
     ir::{Data, Produce},
-    quant::{BlockSpec, Matrix, Out, multiply_scales, quantize_columns, quantize_rows},
+    quant::{BlockSpec, Matrix, Out, multiply_scales, quantize_columns_by, quantize_rows_by},
 };
 
 /// Number of the output that holds the codes.
@@ -42,6 +42,7 @@ fn tile_bytes(threads: usize) -> u64 {
 pub struct QuantizeBlocks {
     matrix: MatrixReader,
     spec: BlockSpec,
+    chosen: Chosen,
     factor: f32,
     /// Bytes of codes a row: of whole blocks, or only of the k elements.
     row_codes: u64,
@@ -50,7 +51,7 @@ pub struct QuantizeBlocks {
 }
 
 impl QuantizeBlocks {
-    /// Quantizes `matrix`, called `name` in messages; scales are multiplied by `factor`.
+    /// Quantizes `matrix`, called `name` in messages, to nearest; scales are multiplied by `factor`.
     ///
     /// With `padded` a row of codes takes whole blocks, as `MatMulNBits` has it; without,
     /// only k elements, as `GatherBlockQuantized` has it.
@@ -78,10 +79,21 @@ impl QuantizeBlocks {
         QuantizeBlocks {
             matrix: MatrixReader::new(name, matrix),
             spec,
+            chosen: Chosen::default(),
             factor,
             row_codes,
             tile: tile.clamp(1, n),
         }
+    }
+
+    /// Quantizes by another method.
+    ///
+    /// # Panics
+    /// When an importance is given that is not of k columns.
+    #[must_use]
+    pub fn by(self, chosen: Chosen) -> QuantizeBlocks {
+        chosen.check(&self.matrix.name, self.matrix.k);
+        QuantizeBlocks { chosen, ..self }
     }
 
     /// Bytes a row takes in an output.
@@ -122,7 +134,7 @@ impl QuantizeBlocks {
             scales: &mut *scales[0],
             zero_points: zero_points.first_mut().map_or(&mut [], |z| &mut **z),
         };
-        quantize_rows(&self.spec, matrix, written)
+        quantize_rows_by(&self.spec, &self.chosen.rule(0..k), matrix, written)
             .map_err(|e| self.matrix.failed(e, rows.start, 0))?;
         if unpadded {
             let width = self.row_codes as usize;
@@ -165,9 +177,10 @@ impl QuantizeBlocks {
                 scales: &mut scratch.scales,
                 zero_points: &mut scratch.zero_points,
             };
-            quantize_columns(&self.spec, matrix, part)
-                .map_err(|e| self.matrix.failed(e, cols.start, from))?;
             let before = from as usize;
+            let rule = self.chosen.rule(before..before + height);
+            quantize_columns_by(&self.spec, &rule, matrix, part)
+                .map_err(|e| self.matrix.failed(e, cols.start, from))?;
             let spec = &self.spec;
             scatter(&scratch.codes, width, out[CODES], spec.codes_len(1, before));
             scatter(
