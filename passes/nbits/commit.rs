@@ -9,7 +9,7 @@ use half::{bf16, f16};
 
 use super::{
     INFO, Nbits,
-    plan::{Addend, Kind, Linear, Plan},
+    plan::{Addend, Kind, Linear, Plan, Step, decline},
     spelled::{self, Table},
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         Attribute, AttributeValue, Data, DataType, Model, Node, NodeId, Produce, Tensor, ValueId,
         edit::{Chain, Edit, remove_unused},
     },
-    pass::{PassContext, QuantizedWeight, Reason, Remark, kept_float},
+    pass::{Left, PassContext, QuantizedWeight, Reason, Remark, kept_float},
     quant::{BlockSpec, ScaleType},
     weights::{CODES, Layout, MatrixView, QuantizeBlocks, SCALES, ZERO_POINTS},
 };
@@ -36,6 +36,8 @@ pub(super) struct Key {
     /// Bits of the factor that goes into the scales.
     alpha: u32,
     symmetric: bool,
+    /// Zero points are numbers of the scales' type.
+    float_zero_points: bool,
     /// Codes of whole blocks. `MatMulNBits` needs them; `GatherBlockQuantized` needs the
     /// k elements alone, which are the same bytes when blocks divide k.
     padded: bool,
@@ -156,7 +158,23 @@ impl Nbits {
             compute: self.compute_type(matrix),
             alpha: alpha.to_bits(),
             symmetric: self.symmetric,
+            float_zero_points: false,
             padded: whole_blocks,
+        }
+    }
+
+    /// Whether a product has zero points that are floats; `key` is what it shares with tables.
+    fn has_float_zero_points(&self, plan: &Plan, key: &Key, tables: &HashSet<Key>) -> Step<bool> {
+        match &plan.kind {
+            Kind::Linear(linear) if self.float_zero_points && !key.symmetric => {
+                if tables.contains(key) {
+                    let message = "the weight is a table, too: its zero points stay codes";
+                    return decline(Reason::Shared, message, 0);
+                }
+                self.float_zero_points_run(&plan.matrix, &linear.addend)?;
+                Ok(true)
+            }
+            _ => Ok(false),
         }
     }
 
@@ -176,6 +194,9 @@ impl Nbits {
             .filter(|(_, plan)| self.avoids_zero_points(plan))
             .map(|(_, plan)| self.key(plan))
             .collect();
+        let is_table = |plan: &Plan| matches!(plan.kind, Kind::Gather { .. });
+        let tables = plans.iter().filter(|(_, plan)| is_table(plan));
+        let tables: HashSet<Key> = tables.map(|(_, plan)| self.key(plan)).collect();
         for (node, plan) in plans {
             let mut key = self.key(plan);
             // A projection that shares the table has to share its codes, too.
@@ -189,8 +210,18 @@ impl Nbits {
                 let remark = Remark::new(model, INFO.name, *node, Reason::OddBlocks, message, 0);
                 cx.remarks.push(remark);
             }
+            match self.has_float_zero_points(plan, &key, &tables) {
+                Ok(floats) => key.float_zero_points = floats,
+                Err(Left::Declined {
+                    reason, message, ..
+                }) => {
+                    let message = format!("zero points are codes: {message}");
+                    cx.remarks
+                        .push(Remark::new(model, INFO.name, *node, reason, message, 0));
+                }
+                Err(_) => {}
+            }
             let matrix = &plan.matrix;
-            let is_gather = matches!(plan.kind, Kind::Gather { .. });
             let group = *index.entry(key.clone()).or_insert_with(|| {
                 let scale = match key.compute {
                     DataType::Float16 => ScaleType::F16,
@@ -198,6 +229,10 @@ impl Nbits {
                 };
                 let spec = BlockSpec::new(self.bits, self.block, key.symmetric, scale)
                     .expect("the declared options are what the kernels take");
+                let spec = match key.float_zero_points {
+                    true => spec.with_float_zero_points(),
+                    false => spec,
+                };
                 groups.push(Group {
                     key,
                     matrix: matrix.clone(),
@@ -208,7 +243,7 @@ impl Nbits {
                 });
                 groups.len() - 1
             });
-            match is_gather {
+            match is_table(plan) {
                 true => groups[group].gather.push(*node),
                 false => groups[group].linear.push(*node),
             }
@@ -223,7 +258,8 @@ impl Nbits {
         let root = &edit.model().values[group.key.root].name.clone();
         let home = edit.model().home(group.key.root);
         let factor = f32::from_bits(group.key.alpha);
-        let recipe = QuantizeBlocks::new(root, &group.matrix, *spec, factor, group.key.padded);
+        let recipe = QuantizeBlocks::new(root, &group.matrix, *spec, factor, group.key.padded)
+            .by(self.method.into());
         let recipe: Arc<dyn Produce> = Arc::new(recipe);
         let data = |output| Data::Computed {
             recipe: recipe.clone(),
@@ -253,8 +289,11 @@ impl Nbits {
         let scales = Tensor::new(group.key.compute, scale_dims, data(SCALES));
         let scales = edit.add_constant(home, &format!("{root}_scales"), scales);
         let zero_points = (!spec.symmetric()).then(|| {
-            let dims = vec![n, spec.zero_points_len(1, k) as i64];
-            let tensor = Tensor::new(DataType::Uint8, dims, data(ZERO_POINTS));
+            let (dtype, width) = match spec.float_zero_points() {
+                true => (group.key.compute, spec.blocks(k)),
+                false => (DataType::Uint8, spec.zero_points_len(1, k)),
+            };
+            let tensor = Tensor::new(dtype, vec![n, width as i64], data(ZERO_POINTS));
             edit.add_constant(home, &format!("{root}_zero_points"), tensor)
         });
         Made {

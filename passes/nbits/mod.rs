@@ -7,13 +7,14 @@ mod runs;
 mod spelled;
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     ir::{Model, NodeId},
     opset::{self, Conversion, Obstacle},
     pass::{
         Changed, EXCLUDE, INCLUDE, Look, NONFINITE, OptionInfo, OptionKind, Options, Pass,
         PassContext, PassInfo, Reason, Remark, Selection, plan_nodes,
     },
+    quant::Method,
     target::Targets,
 };
 
@@ -42,6 +43,20 @@ pub(super) static INFO: PassInfo = PassInfo {
             kind: OptionKind::Flag,
             default: "false",
             help: "a zero point for each block, too",
+        },
+        OptionInfo {
+            name: "method",
+            kind: OptionKind::Choice(&["rtn", "mse", "hqq"]),
+            default: "rtn",
+            help: "how scales and zero points are chosen: by the range (rtn, round to nearest), by the least \
+                   weighted squared error (mse), or as half-quadratic quantization has it (hqq, only asymmetric)",
+        },
+        OptionInfo {
+            name: "zero-points",
+            kind: OptionKind::Choice(&["codes", "float"]),
+            default: "codes",
+            help: "what zero points of MatMulNBits are: codes, or (with hqq) numbers of the scales' type where all \
+                   targets take them, for which no runtime has a fast kernel",
         },
         OptionInfo {
             name: "format",
@@ -80,8 +95,23 @@ pub(super) static INFO: PassInfo = PassInfo {
 
 const DOC: &str = "\
 Replaces a weight by codes of 2, 4 or 8 bits, a scale for each block of elements and, when
-asymmetric, a zero point for each block. The rule is that of ONNX Runtime's
-MatMulNBitsQuantizer, to the bit. Weights are read once, while the model is written.
+asymmetric, a zero point for each block. Weights are read once, while the model is written.
+
+## Methods
+
+An element x becomes q = round(x / s + z), clamped to the codes that there are, and stands for
+s (q - z). Symmetric blocks have z in the middle of the codes.
+
+- `rtn`, round to nearest: s from the block's range, z from its least element; the rule of ONNX
+  Runtime's MatMulNBitsQuantizer, to the bit.
+- `mse`, scale search: minimizes sum w (x - s (q - z))^2 over a grid of s (of both signs when
+  symmetric) and z, where each candidate is refitted to its codes u = q - z by least squares,
+  s = sum(w u x) / sum(w u^2). The weights are w = rms(x) + |x|, those of the k-quants of llama.cpp. No
+  block has a larger error by this measure than by rtn.
+- `hqq`, half-quadratic quantization (Badri and Shaji, 2023): s of rtn, and the z that minimizes
+  sum |x - s (q - z)|^0.7, by alternating e = shrink(x - s (q - z)) and z = mean(q - (x - e) / s). z is
+  then rounded, to a code or (`zero-points=float`) to the scales' type. A float z is only for products: tables,
+  and projections that share one, keep codes.
 
 ## Scope
 
@@ -121,6 +151,8 @@ struct Nbits {
     bits: u8,
     block: usize,
     symmetric: bool,
+    method: Method,
+    float_zero_points: bool,
     qdq: bool,
     accuracy_level: i64,
     selection: Selection,
@@ -137,11 +169,36 @@ impl Nbits {
             "auto" => 4,
             level => level.parse().expect("a digit, by its declaration"),
         };
+        let symmetric = !options.flag("asymmetric");
+        let qdq = options.choice("format") == "qdq";
+        let method = match options.choice("method") {
+            "mse" => Method::Mse,
+            "hqq" => Method::Hqq,
+            _ => Method::Rtn,
+        };
+        if method == Method::Hqq && symmetric {
+            return Err(unfit("method=hqq", "chooses zero points", "asymmetric"));
+        }
+        let float_zero_points = options.choice("zero-points") == "float";
+        if float_zero_points && (method != Method::Hqq || qdq) {
+            let what = "is for products by MatMulNBits";
+            return Err(unfit(
+                "zero-points=float",
+                what,
+                "method=hqq and format=contrib",
+            ));
+        }
+        if float_zero_points && bits == 8 {
+            let what = "is for codes that runtimes take with them";
+            return Err(unfit("zero-points=float", what, "bits=2 or bits=4"));
+        }
         Ok(Nbits {
             bits,
             block: options.int("block") as usize,
-            symmetric: !options.flag("asymmetric"),
-            qdq: options.choice("format") == "qdq",
+            symmetric,
+            method,
+            float_zero_points,
+            qdq,
             accuracy_level,
             selection: Selection::new(options)?,
             alias: options.choice("tie") == "alias",
@@ -149,6 +206,13 @@ impl Nbits {
             skip_nonfinite: options.choice("nonfinite") == "skip",
         })
     }
+}
+
+/// An option that has no meaning without others.
+fn unfit(option: &str, what: &str, expected: &str) -> Error {
+    Error::input(format!(
+        "option `{option}` {what}; expected {expected}, too"
+    ))
 }
 
 impl Pass for Nbits {

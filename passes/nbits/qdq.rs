@@ -150,7 +150,8 @@ impl Nbits {
         };
         let mut block_dims = dims.clone();
         block_dims[axis] = spec.blocks(matrix.k as usize) as i64;
-        let recipe = Arc::new(QuantizeLinearBlocks::new(&name, matrix, *spec));
+        let recipe = QuantizeLinearBlocks::new(&name, matrix, *spec).by(self.method.into());
+        let recipe = Arc::new(recipe);
         let data = |output| Data::Computed {
             recipe: recipe.clone(),
             output,

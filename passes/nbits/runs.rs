@@ -2,7 +2,7 @@
 
 use super::{
     Nbits,
-    plan::{Step, decline},
+    plan::{Addend, Step, decline},
 };
 use crate::{
     ir::{DataType, NodeId, ValueId},
@@ -48,22 +48,33 @@ impl Nbits {
         matrix: &MatrixView,
         bias: bool,
     ) -> Step<()> {
-        let float = self.compute_type(matrix);
-        let form = match self.qdq {
-            true => return self.decode_runs(look, node, matrix),
-            false => Form::matmul_nbits(
-                i64::from(self.bits),
-                self.block as i64,
-                float,
-                self.zero_points(),
-                self.accuracy_level,
-            )
-            .sizes(matrix.k as i64, matrix.n as i64),
-        };
-        match bias {
-            true => self.runs(&form.ty("bias", float), matrix),
-            false => self.runs(&form, matrix),
+        match self.qdq {
+            true => self.decode_runs(look, node, matrix),
+            false => self.runs(&self.product(matrix, self.zero_points(), bias), matrix),
         }
+    }
+
+    /// What a product becomes.
+    fn product(&self, matrix: &MatrixView, zero_points: ZeroPoints, bias: bool) -> Form {
+        let float = self.compute_type(matrix);
+        let form = Form::matmul_nbits(
+            i64::from(self.bits),
+            self.block as i64,
+            float,
+            zero_points,
+            self.accuracy_level,
+        )
+        .sizes(matrix.k as i64, matrix.n as i64);
+        match bias {
+            true => form.ty("bias", float),
+            false => form,
+        }
+    }
+
+    /// Declines a product with zero points that are floats where a target does not run it.
+    pub(super) fn float_zero_points_run(&self, matrix: &MatrixView, addend: &Addend) -> Step<()> {
+        let bias = matches!(addend, Addend::Bias(_) | Addend::Row(_));
+        self.runs(&self.product(matrix, ZeroPoints::Floats, bias), matrix)
     }
 
     /// How a table is gathered: by `GatherBlockQuantized` (`None`), or by operators of the standard,

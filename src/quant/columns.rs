@@ -5,9 +5,12 @@
 //! words, an eighth of the elements for 4 bits, have to be transposed to `[n, blob]`.
 
 use super::dispatch::dispatch;
+use super::fit::Fitter;
 use super::lanes::{LANES, Params, Ranges, params, round};
 use super::matrix::Load;
+use super::method::Rule;
 use super::rtn::{Out, Refused};
+use super::rtn_ref::pad_code;
 use super::scales::store_scales;
 use super::spec::BlockSpec;
 
@@ -39,6 +42,7 @@ type Tile = [[f32; LANES]; BlockSpec::MAX_BLOCK];
 /// Quantizes. `stride` is the distance of rows of `x`.
 pub(super) fn quantize<S: Load>(
     spec: &BlockSpec,
+    rule: Rule<'_>,
     x: S,
     n: usize,
     k: usize,
@@ -46,13 +50,14 @@ pub(super) fn quantize<S: Load>(
     out: Out<'_>,
 ) -> Result<(), Refused> {
     dispatch!(body[S: Load](
-        spec: &BlockSpec, x: S, n: usize, k: usize, stride: usize, out: Out<'_>,
+        spec: &BlockSpec, rule: Rule<'_>, x: S, n: usize, k: usize, stride: usize, out: Out<'_>,
     ) -> Result<(), Refused>)
 }
 
 #[inline(always)]
 pub(super) fn body<S: Load>(
     spec: &BlockSpec,
+    rule: Rule<'_>,
     x: S,
     n: usize,
     k: usize,
@@ -69,6 +74,7 @@ pub(super) fn body<S: Load>(
         zero_points: [[0.0; LANES]; MAX_BLOCKS],
     }; STRIPS];
     let mut out = out;
+    let mut fitter = Fitter::new(spec, rule, k);
 
     for panel in (0..n).step_by(STRIPS * LANES) {
         let cols = (n - panel).min(STRIPS * LANES);
@@ -82,10 +88,11 @@ pub(super) fn body<S: Load>(
                     let col = panel + s * LANES;
                     let tile = &mut tile[..spec.block()];
                     let ranges = load(x, row * stride + col, stride, n - col, rows, tile);
-                    let params = params(spec, &ranges, &tile[0]);
+                    let mut params = params(spec, &ranges, &tile[0]);
                     if params.refused {
                         return Err(Refused);
                     }
+                    fitter.columns(spec, first + b, tile, &ranges, &mut params);
                     let to = &mut stage.codes[b * words..][..words];
                     match spec.bits() {
                         2 => codes::<2>(tile, &params, to),
@@ -167,7 +174,7 @@ fn pad(spec: &BlockSpec, rows: usize, params: &Params, words: &mut [[u32; LANES]
         let word = &mut words[row / per_word];
         for (word, &zero_point) in word.iter_mut().zip(&params.zero_points) {
             *word &= !(u32::from(spec.max_code()) << shift);
-            *word |= (zero_point as u32) << shift;
+            *word |= u32::from(pad_code(spec, zero_point)) << shift;
         }
     }
 }
@@ -197,11 +204,10 @@ fn write(
         &mut out.scales[block * spec.scale().size()..],
     );
     if !spec.symmetric() {
-        let row = (blocks * usize::from(spec.bits())).div_ceil(8);
+        let row = spec.zero_points_row(blocks * spec.block());
         let zero_points = &mut out.zero_points[col * row..][..row];
         for b in 0..here {
-            let zero_point = stage.zero_points[b][lane] as u8;
-            spec.put_zero_point(zero_points, first + b, zero_point);
+            spec.put_zero_point(zero_points, first + b, stage.zero_points[b][lane]);
         }
     }
 }

@@ -50,15 +50,22 @@ pub fn dequantize_rows_ref(
             let scale = read_scale(spec.scale(), &scales[block * spec.scale().size()..]);
             let codes = &codes[block * spec.blob()..];
             let code = get(spec.bits(), codes, col % spec.block());
-            let zero_point = if spec.symmetric() {
-                spec.mid()
-            } else {
-                let row = &zero_points[row * spec.zero_points_row(k)..];
-                get(spec.bits(), row, col / spec.block())
-            };
-            let steps = i32::from(code) - i32::from(zero_point);
-            out[row * k + col] = steps as f32 * scale;
+            let row_len = spec.zero_points_row(k);
+            let zero_point = zero_point(spec, &zero_points[row * row_len..], col / spec.block());
+            out[row * k + col] = (f32::from(code) - zero_point) * scale;
         }
+    }
+}
+
+/// The zero point of a block of the row whose zero points are `row`.
+#[inline(always)]
+fn zero_point(spec: &BlockSpec, row: &[u8], block: usize) -> f32 {
+    if spec.symmetric() {
+        spec.mid().into()
+    } else if spec.float_zero_points() {
+        read_scale(spec.scale(), &row[block * spec.scale().size()..])
+    } else {
+        get(spec.bits(), row, block).into()
     }
 }
 
@@ -99,11 +106,7 @@ fn body(
         for (b, out) in out.chunks_mut(spec.block()).enumerate() {
             let block = row * blocks + b;
             let scale = read_scale(spec.scale(), &scales[block * spec.scale().size()..]);
-            let zero_point = if spec.symmetric() {
-                spec.mid()
-            } else {
-                get(spec.bits(), &zero_points[row * row_len..], b)
-            };
+            let zero_point = zero_point(spec, &zero_points[row * row_len..], b);
             let codes = &codes[block * spec.blob()..][..spec.blob()];
             match spec.bits() {
                 2 => decode::<2, 4>(codes, zero_point, scale, values),
@@ -118,14 +121,14 @@ fn body(
 #[inline(always)]
 fn decode<const BITS: u32, const PER_BYTE: usize>(
     codes: &[u8],
-    zero_point: u8,
+    zero_point: f32,
     scale: f32,
     out: &mut [f32],
 ) {
     for (&byte, out) in codes.iter().zip(out.as_chunks_mut::<PER_BYTE>().0) {
         for (i, out) in out.iter_mut().enumerate() {
             let code = i32::from(byte) >> (i as u32 * BITS) & ((1 << BITS) - 1);
-            *out = (code - i32::from(zero_point)) as f32 * scale;
+            *out = (code as f32 - zero_point) * scale;
         }
     }
 }

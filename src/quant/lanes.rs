@@ -43,6 +43,14 @@ impl Ranges {
         }
     }
 
+    /// The least element of each lane and the largest, or 0 where 0 is beyond; of finite ones.
+    #[inline(always)]
+    pub(super) fn bounds(&self) -> ([f32; LANES], [f32; LANES]) {
+        let low = self.low.map(|low| if low < SIGN { 0 } else { low });
+        let high = self.high.map(|high| high.max(0).cast_unsigned());
+        (low.map(f32::from_bits), high.map(f32::from_bits))
+    }
+
     /// Ranges of up to [`LANES`] blocks of `block` elements that lie one after another, one
     /// to a lane.
     #[inline(always)]

@@ -26,8 +26,13 @@ mod columns;
 mod convert;
 mod dequantize;
 pub(crate) mod dispatch;
+mod fit;
+mod fit_ref;
+mod hqq;
 mod lanes;
 mod matrix;
+mod method;
+mod mse;
 mod rows;
 mod rtn;
 mod rtn_ref;
@@ -43,8 +48,13 @@ pub use convert::{
 };
 pub use dequantize::{dequantize_rows, dequantize_rows_ref};
 pub use matrix::{Matrix, Source};
-pub use rtn::{Out, QuantizeError, quantize_columns, quantize_rows};
-pub use rtn_ref::{quantize_columns_ref, quantize_rows_ref};
+pub use method::{Method, Rule};
+pub use rtn::{
+    Out, QuantizeError, quantize_columns, quantize_columns_by, quantize_rows, quantize_rows_by,
+};
+pub use rtn_ref::{
+    quantize_columns_by_ref, quantize_columns_ref, quantize_rows_by_ref, quantize_rows_ref,
+};
 pub use scales::{ScaleOverflow, multiply_scales};
 pub use spec::{BlockSpec, ScaleType, SpecError};
 

@@ -5,10 +5,12 @@
 //! columns.
 
 use super::dispatch::dispatch;
+use super::fit::Fitter;
 use super::lanes::{LANES, Ranges, params, round};
 use super::matrix::Load;
+use super::method::Rule;
 use super::rtn::{Out, Refused};
-use super::rtn_ref::put;
+use super::rtn_ref::{pad_code, put};
 use super::scales::store_scales;
 use super::spec::BlockSpec;
 
@@ -18,6 +20,7 @@ const SET: usize = LANES * BlockSpec::MAX_BLOCK;
 /// Quantizes. `stride` is the distance of rows of `x`.
 pub(super) fn quantize<S: Load>(
     spec: &BlockSpec,
+    rule: Rule<'_>,
     x: S,
     n: usize,
     k: usize,
@@ -25,13 +28,14 @@ pub(super) fn quantize<S: Load>(
     out: Out<'_>,
 ) -> Result<(), Refused> {
     dispatch!(body[S: Load](
-        spec: &BlockSpec, x: S, n: usize, k: usize, stride: usize, out: Out<'_>,
+        spec: &BlockSpec, rule: Rule<'_>, x: S, n: usize, k: usize, stride: usize, out: Out<'_>,
     ) -> Result<(), Refused>)
 }
 
 #[inline(always)]
 pub(super) fn body<S: Load>(
     spec: &BlockSpec,
+    rule: Rule<'_>,
     x: S,
     n: usize,
     k: usize,
@@ -49,6 +53,7 @@ pub(super) fn body<S: Load>(
         (n, blocks, k)
     };
     let mut buffer = [0.0; SET];
+    let mut fitter = Fitter::new(spec, rule, k);
 
     for run in 0..runs {
         for first in (0..run_blocks).step_by(LANES) {
@@ -65,12 +70,13 @@ pub(super) fn body<S: Load>(
             for (head, block) in heads.iter_mut().zip(buffer.chunks_exact(spec.block())) {
                 *head = block[0];
             }
-            let params = params(spec, &ranges, &heads);
+            let mut params = params(spec, &ranges, &heads);
             if params.refused {
                 return Err(Refused);
             }
 
             let block = run * run_blocks + first;
+            fitter.rows(spec, block, buffer, &ranges, &mut params);
             store_scales(
                 spec.scale(),
                 params.scales[..here].iter().copied(),
@@ -80,7 +86,7 @@ pub(super) fn body<S: Load>(
                 for (i, &zero_point) in params.zero_points[..here].iter().enumerate() {
                     let (row, b) = ((block + i) / blocks, (block + i) % blocks);
                     let row = &mut out.zero_points[row * zero_points_row..][..zero_points_row];
-                    spec.put_zero_point(row, b, zero_point as u8);
+                    spec.put_zero_point(row, b, zero_point);
                 }
             }
             let valid = len - (here - 1) * spec.block();
@@ -98,7 +104,7 @@ pub(super) fn body<S: Load>(
                 }
                 if i + 1 == here && valid < spec.block() {
                     for pad in valid..spec.block() {
-                        put(spec.bits(), to, pad, zero_point as u8);
+                        put(spec.bits(), to, pad, pad_code(spec, zero_point));
                     }
                 }
             }

@@ -1,9 +1,10 @@
-//! Round to nearest: the entry points, what they write and how they fail.
+//! The entry points, what they write and how they fail.
 
 use std::fmt;
 
 use super::columns;
 use super::matrix::{Bf16Le, F16Le, F32Le, F64Le, Matrix, Source};
+use super::method::Rule;
 use super::rows;
 use super::rtn_ref::first_error;
 use super::spec::BlockSpec;
@@ -71,8 +72,8 @@ impl fmt::Display for QuantizeError {
 
 impl std::error::Error for QuantizeError {}
 
-/// Quantizes the rows of an `[n, k]` matrix: a weight that is stored `[N, K]`, such as
-/// that of an embedding, or of a `Gemm` with `transB`.
+/// Quantizes the rows of an `[n, k]` matrix, to nearest: a weight that is stored `[N, K]`, such
+/// as that of an embedding, or of a `Gemm` with `transB`.
 ///
 /// Bit-equal to [`quantize_rows_ref`](super::quantize_rows_ref), where the rule is.
 ///
@@ -85,14 +86,35 @@ impl std::error::Error for QuantizeError {}
 ///
 /// If a buffer of `out` has not the length that `spec` gives for `[n, k]`.
 pub fn quantize_rows(spec: &BlockSpec, x: Matrix<'_>, out: Out<'_>) -> Result<(), QuantizeError> {
+    quantize_rows_by(spec, &Rule::default(), x, out)
+}
+
+/// As [`quantize_rows`], by any method.
+///
+/// Bit-equal to [`quantize_rows_by_ref`](super::quantize_rows_by_ref).
+///
+/// # Errors
+///
+/// As [`quantize_rows`]: they do not depend on the method.
+///
+/// # Panics
+///
+/// As [`quantize_rows`], and if the importance is not of k columns.
+pub fn quantize_rows_by(
+    spec: &BlockSpec,
+    rule: &Rule<'_>,
+    x: Matrix<'_>,
+    out: Out<'_>,
+) -> Result<(), QuantizeError> {
     let (n, k) = (x.rows(), x.cols());
     out.check(spec, n, k);
+    rule.check(k);
     let done = match x.source() {
-        Source::F32(s) => rows::quantize(spec, s, n, k, x.stride(), out),
-        Source::F32Le(s) => rows::quantize(spec, F32Le(s), n, k, x.stride(), out),
-        Source::F16Le(s) => rows::quantize(spec, F16Le(s), n, k, x.stride(), out),
-        Source::Bf16Le(s) => rows::quantize(spec, Bf16Le(s), n, k, x.stride(), out),
-        Source::F64Le(s) => rows::quantize(spec, F64Le(s), n, k, x.stride(), out),
+        Source::F32(s) => rows::quantize(spec, *rule, s, n, k, x.stride(), out),
+        Source::F32Le(s) => rows::quantize(spec, *rule, F32Le(s), n, k, x.stride(), out),
+        Source::F16Le(s) => rows::quantize(spec, *rule, F16Le(s), n, k, x.stride(), out),
+        Source::Bf16Le(s) => rows::quantize(spec, *rule, Bf16Le(s), n, k, x.stride(), out),
+        Source::F64Le(s) => rows::quantize(spec, *rule, F64Le(s), n, k, x.stride(), out),
     };
     done.map_err(|Refused| {
         first_error(spec, n, k, |n, k| x.get(n, k)).expect("a refused block is an error")
@@ -120,14 +142,35 @@ pub fn quantize_columns(
     x: Matrix<'_>,
     out: Out<'_>,
 ) -> Result<(), QuantizeError> {
+    quantize_columns_by(spec, &Rule::default(), x, out)
+}
+
+/// As [`quantize_columns`], by any method.
+///
+/// Bit-equal to [`quantize_columns_by_ref`](super::quantize_columns_by_ref).
+///
+/// # Errors
+///
+/// As [`quantize_columns`]: they do not depend on the method.
+///
+/// # Panics
+///
+/// As [`quantize_columns`], and if the importance is not of k columns.
+pub fn quantize_columns_by(
+    spec: &BlockSpec,
+    rule: &Rule<'_>,
+    x: Matrix<'_>,
+    out: Out<'_>,
+) -> Result<(), QuantizeError> {
     let (k, n) = (x.rows(), x.cols());
     out.check(spec, n, k);
+    rule.check(k);
     let done = match x.source() {
-        Source::F32(s) => columns::quantize(spec, s, n, k, x.stride(), out),
-        Source::F32Le(s) => columns::quantize(spec, F32Le(s), n, k, x.stride(), out),
-        Source::F16Le(s) => columns::quantize(spec, F16Le(s), n, k, x.stride(), out),
-        Source::Bf16Le(s) => columns::quantize(spec, Bf16Le(s), n, k, x.stride(), out),
-        Source::F64Le(s) => columns::quantize(spec, F64Le(s), n, k, x.stride(), out),
+        Source::F32(s) => columns::quantize(spec, *rule, s, n, k, x.stride(), out),
+        Source::F32Le(s) => columns::quantize(spec, *rule, F32Le(s), n, k, x.stride(), out),
+        Source::F16Le(s) => columns::quantize(spec, *rule, F16Le(s), n, k, x.stride(), out),
+        Source::Bf16Le(s) => columns::quantize(spec, *rule, Bf16Le(s), n, k, x.stride(), out),
+        Source::F64Le(s) => columns::quantize(spec, *rule, F64Le(s), n, k, x.stride(), out),
     };
     done.map_err(|Refused| {
         first_error(spec, n, k, |n, k| x.get(k, n)).expect("a refused block is an error")

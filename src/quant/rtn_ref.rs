@@ -1,4 +1,5 @@
-//! The definition of the rule: one element at a time, nothing clever.
+//! The definition of round to nearest: one element at a time, nothing clever. Other methods
+//! change the scale and the zero point, as `fit_ref` says, and nothing else.
 //!
 //! For the block `x`, with `M = 2^bits - 1` and `mid = 2^(bits-1)`, all in `f32` and each
 //! operation rounded:
@@ -15,14 +16,18 @@
 //!
 //! `round` takes halves away from zero. The elements that pad the last block of a row,
 //! where K is not a multiple of the block, have no part in the range and the code `zp`,
-//! which decodes to 0. The zero points that pad the last byte of a row are `mid`.
+//! which decodes to 0. The zero points that pad the last byte of a row are `mid`. Where zero points
+//! are floats they are the same numbers, in the type of the scales.
 //!
 //! Source: `BlockwiseQuantizer` in ONNX Runtime's `q4_dq.cpp`, confirmed to the bit on the
 //! library. It does not write the padding codes at all; no runtime reads them.
 
 use half::{bf16, f16};
 
+use super::fit::weight;
+use super::fit_ref;
 use super::matrix::Matrix;
+use super::method::{Method, Rule};
 use super::rtn::{Out, QuantizeError};
 use super::spec::{BlockSpec, ScaleType};
 
@@ -40,7 +45,25 @@ pub fn quantize_rows_ref(
     x: Matrix<'_>,
     out: Out<'_>,
 ) -> Result<(), QuantizeError> {
-    quantize(spec, x.rows(), x.cols(), |n, k| x.get(n, k), out)
+    quantize_rows_by_ref(spec, &Rule::default(), x, out)
+}
+
+/// As [`quantize_rows_by`](super::quantize_rows_by), bit for bit: its definition.
+///
+/// # Errors
+///
+/// As [`quantize_rows_by`](super::quantize_rows_by).
+///
+/// # Panics
+///
+/// As [`quantize_rows_by`](super::quantize_rows_by).
+pub fn quantize_rows_by_ref(
+    spec: &BlockSpec,
+    rule: &Rule<'_>,
+    x: Matrix<'_>,
+    out: Out<'_>,
+) -> Result<(), QuantizeError> {
+    quantize(spec, rule, x.rows(), x.cols(), |n, k| x.get(n, k), out)
 }
 
 /// As [`quantize_columns`](super::quantize_columns), bit for bit: its definition.
@@ -57,34 +80,69 @@ pub fn quantize_columns_ref(
     x: Matrix<'_>,
     out: Out<'_>,
 ) -> Result<(), QuantizeError> {
-    quantize(spec, x.cols(), x.rows(), |n, k| x.get(k, n), out)
+    quantize_columns_by_ref(spec, &Rule::default(), x, out)
+}
+
+/// As [`quantize_columns_by`](super::quantize_columns_by), bit for bit: its definition.
+///
+/// # Errors
+///
+/// As [`quantize_columns_by`](super::quantize_columns_by).
+///
+/// # Panics
+///
+/// As [`quantize_columns_by`](super::quantize_columns_by).
+pub fn quantize_columns_by_ref(
+    spec: &BlockSpec,
+    rule: &Rule<'_>,
+    x: Matrix<'_>,
+    out: Out<'_>,
+) -> Result<(), QuantizeError> {
+    quantize(spec, rule, x.cols(), x.rows(), |n, k| x.get(k, n), out)
 }
 
 /// Quantizes the `[n, k]` matrix whose elements `at` gives.
 fn quantize(
     spec: &BlockSpec,
+    rule: &Rule<'_>,
     n: usize,
     k: usize,
     at: impl Fn(usize, usize) -> f32,
     out: Out<'_>,
 ) -> Result<(), QuantizeError> {
     out.check(spec, n, k);
+    rule.check(k);
     let blocks = spec.blocks(k);
     for row in 0..n {
         for block in 0..blocks {
             let begin = block * spec.block();
             let end = (begin + spec.block()).min(k);
             let params = Params::of(spec, row, block, end - begin, |i| at(row, begin + i))?;
+            let padded = begin..begin + spec.block();
+            let x = |i: usize| if i < end { at(row, i) } else { 0.0 };
+            let x: Vec<f32> = padded.clone().map(x).collect();
+            let w: Vec<f32> = padded.map(|i| weight(rule, i, end)).collect();
+            let params = match rule.method {
+                Method::Rtn => params,
+                Method::Mse => fit_ref::mse(spec, &x, &w, params),
+                Method::Hqq if spec.symmetric() => params,
+                Method::Hqq => fit_ref::hqq(spec, &x, &w, params),
+            };
 
             let scale = (row * blocks + block) * spec.scale().size();
             store_scale(spec.scale(), params.scale, &mut out.scales[scale..]);
             if !spec.symmetric() {
                 let zero_points = &mut out.zero_points[row * spec.zero_points_row(k)..];
-                put(spec.bits(), zero_points, block, params.zero_point);
-                // Each later block overwrites one of these.
-                let per_byte = 8 / usize::from(spec.bits());
-                for pad in block + 1..blocks.next_multiple_of(per_byte) {
-                    put(spec.bits(), zero_points, pad, spec.mid());
+                if spec.float_zero_points() {
+                    let at = block * spec.scale().size();
+                    store_scale(spec.scale(), params.zero_point, &mut zero_points[at..]);
+                } else {
+                    put(spec.bits(), zero_points, block, params.zero_point as u8);
+                    // Each later block overwrites one of these.
+                    let per_byte = 8 / usize::from(spec.bits());
+                    for pad in block + 1..blocks.next_multiple_of(per_byte) {
+                        put(spec.bits(), zero_points, pad, spec.mid());
+                    }
                 }
             }
             let codes = &mut out.codes[(row * blocks + block) * spec.blob()..];
@@ -92,7 +150,7 @@ fn quantize(
                 let code = if begin + i < end {
                     params.code(spec, at(row, begin + i))
                 } else {
-                    params.zero_point
+                    pad_code(spec, params.zero_point)
                 };
                 put(spec.bits(), codes, i, code);
             }
@@ -121,11 +179,17 @@ pub(super) fn first_error(
     None
 }
 
+/// The code of the elements that pad a block.
+pub(super) fn pad_code(spec: &BlockSpec, zero_point: f32) -> u8 {
+    (zero_point as u8).min(spec.max_code())
+}
+
 /// Scale and zero point of one block.
-struct Params {
+#[derive(Clone, Copy)]
+pub(super) struct Params {
     /// Rounded to the scale type.
-    scale: f32,
-    zero_point: u8,
+    pub(super) scale: f32,
+    pub(super) zero_point: f32,
 }
 
 impl Params {
@@ -165,17 +229,18 @@ impl Params {
         if !scale.is_finite() {
             return Err(QuantizeError::ScaleOverflow { row, block });
         }
-        let zero_point = zero_point.round().clamp(0.0, max_code) as u8;
+        // The sum makes +0 of -0.
+        let zero_point = zero_point.round().clamp(0.0, max_code) + 0.0;
         Ok(Self { scale, zero_point })
     }
 
-    fn code(&self, spec: &BlockSpec, x: f32) -> u8 {
+    pub(super) fn code(&self, spec: &BlockSpec, x: f32) -> u8 {
         let r = if self.scale == 0.0 {
             0.0
         } else {
             1.0 / self.scale
         };
-        let y = (x * r + f32::from(self.zero_point)).round();
+        let y = (x * r + self.zero_point).round();
         // `as` gives 0 for NaN.
         y.clamp(0.0, f32::from(spec.max_code())) as u8
     }

@@ -23,15 +23,34 @@ pub(super) fn store_scales(scale: ScaleType, bits: impl Iterator<Item = u32>, to
     }
 }
 
+/// `x` rounded to the type of the scales, in the low bits.
+#[inline(always)]
+pub(super) fn scale_bits(scale: ScaleType, x: f32) -> u32 {
+    match scale {
+        ScaleType::F32 => x.to_bits(),
+        ScaleType::F16 => f32_to_f16(x).into(),
+        ScaleType::BF16 => f32_to_bf16(x).into(),
+    }
+}
+
+/// The inverse of [`scale_bits`].
+#[inline(always)]
+pub(super) fn scale_value(scale: ScaleType, bits: u32) -> f32 {
+    match scale {
+        ScaleType::F32 => f32::from_bits(bits),
+        ScaleType::F16 => f16_to_f32(bits as u16),
+        ScaleType::BF16 => bf16_to_f32(bits as u16),
+    }
+}
+
 /// Reads the scale at the beginning of `from`.
 #[inline(always)]
 pub(super) fn read_scale(scale: ScaleType, from: &[u8]) -> f32 {
-    let short = u16::from_le_bytes([from[0], from[1]]);
-    match scale {
-        ScaleType::F32 => f32::from_le_bytes([from[0], from[1], from[2], from[3]]),
-        ScaleType::F16 => f16_to_f32(short),
-        ScaleType::BF16 => bf16_to_f32(short),
-    }
+    let bits = match scale {
+        ScaleType::F32 => u32::from_le_bytes([from[0], from[1], from[2], from[3]]),
+        ScaleType::F16 | ScaleType::BF16 => u16::from_le_bytes([from[0], from[1]]).into(),
+    };
+    scale_value(scale, bits)
 }
 
 /// A scale that became infinite.
@@ -72,12 +91,7 @@ pub fn multiply_scales(
 #[inline(always)]
 fn multiply_body(scale: ScaleType, scales: &mut [u8], factor: f32) -> Result<(), ScaleOverflow> {
     for (index, bytes) in scales.chunks_exact_mut(scale.size()).enumerate() {
-        let product = read_scale(scale, bytes) * factor;
-        let bits = match scale {
-            ScaleType::F32 => product.to_bits(),
-            ScaleType::F16 => f32_to_f16(product).into(),
-            ScaleType::BF16 => f32_to_bf16(product).into(),
-        };
+        let bits = scale_bits(scale, read_scale(scale, bytes) * factor);
         bytes.copy_from_slice(&bits.to_le_bytes()[..scale.size()]);
         if !read_scale(scale, bytes).is_finite() {
             return Err(ScaleOverflow { index });

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::scales::{scale_bits, store_scales};
+
 /// Type of the scales, and so of what the codes are decoded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScaleType {
@@ -33,6 +35,7 @@ pub struct BlockSpec {
     block: usize,
     symmetric: bool,
     scale: ScaleType,
+    float_zero_points: bool,
 }
 
 /// A block quantization that no runtime would run.
@@ -87,7 +90,23 @@ impl BlockSpec {
             block,
             symmetric,
             scale,
+            float_zero_points: false,
         })
+    }
+
+    /// The same with zero points that are numbers of the scales' type, one a block, and not
+    /// packed codes; of a symmetric specification, which has none, the same.
+    #[must_use]
+    pub const fn with_float_zero_points(self) -> Self {
+        Self {
+            float_zero_points: !self.symmetric,
+            ..self
+        }
+    }
+
+    /// Whether zero points are numbers of the scales' type.
+    pub const fn float_zero_points(&self) -> bool {
+        self.float_zero_points
     }
 
     /// Bits of one code.
@@ -141,16 +160,21 @@ impl BlockSpec {
         n * self.blocks(k) * self.scale.size()
     }
 
-    /// Bytes of the zero points of an `[n, k]` matrix: 0 when symmetric, else each row
-    /// of N padded to a byte.
+    /// Bytes of the zero points of an `[n, k]` matrix: 0 when symmetric; as many as those of
+    /// the scales when they are floats; else each row of N padded to a byte.
     pub const fn zero_points_len(&self, n: usize, k: usize) -> usize {
         n * self.zero_points_row(k)
     }
 
-    /// Sets the zero point of a block of one row, given in order of blocks: the first of a
-    /// byte sets the rest of that byte to [`Self::mid`], which stays where the row ends.
+    /// Sets the zero point of a block of one row. Codes have to come in order of blocks: the
+    /// first of a byte sets the rest of that byte to [`Self::mid`], which stays where the row ends.
     #[inline(always)]
-    pub(super) fn put_zero_point(&self, row: &mut [u8], block: usize, zero_point: u8) {
+    pub(super) fn put_zero_point(&self, row: &mut [u8], block: usize, zero_point: f32) {
+        if self.float_zero_points {
+            let at = block * self.scale.size();
+            let bits = [scale_bits(self.scale, zero_point)];
+            return store_scales(self.scale, bits.into_iter(), &mut row[at..]);
+        }
         let bits = u32::from(self.bits);
         let bit = block * bits as usize;
         let shift = bit as u32 % 8;
@@ -161,13 +185,15 @@ impl BlockSpec {
         } else {
             *byte
         };
-        *byte = before & !(self.max_code() << shift) | zero_point << shift;
+        *byte = before & !(self.max_code() << shift) | (zero_point as u8) << shift;
     }
 
     /// Bytes of the zero points of one row of `k` elements.
     pub(super) const fn zero_points_row(&self, k: usize) -> usize {
         if self.symmetric {
             0
+        } else if self.float_zero_points {
+            self.blocks(k) * self.scale.size()
         } else {
             (self.blocks(k) * self.bits as usize).div_ceil(8)
         }
@@ -212,7 +238,10 @@ mod tests {
         assert_eq!(spec.zero_points_len(5, 40), 5 * 2);
         assert_eq!((spec.mid(), spec.max_code()), (8, 15));
 
+        assert_eq!(spec.with_float_zero_points().zero_points_len(5, 40), 5 * 6);
+
         let spec = BlockSpec::new(8, 256, true, ScaleType::F32).unwrap();
+        assert_eq!(spec.with_float_zero_points(), spec);
         assert_eq!(spec.codes_len(2, 257), 2 * 512);
         assert_eq!(spec.scales_len(2, 257), 2 * 8);
         assert_eq!(spec.zero_points_len(2, 257), 0);

@@ -46,6 +46,25 @@ fn specs() -> impl Strategy<Value = BlockSpec> {
         })
 }
 
+/// A method, whether there are importances, and whether zero points are floats.
+fn rules() -> impl Strategy<Value = (Method, bool, bool)> {
+    let methods = prop::sample::select(vec![Method::Rtn, Method::Mse, Method::Hqq]);
+    (methods, any::<bool>(), any::<bool>())
+}
+
+/// Importances of `k` columns, some of them useless, from zeros to many orders of magnitude.
+fn importance(k: usize, seed: &[f32]) -> Vec<f32> {
+    let at = |i: usize| seed[i * 7 % seed.len()];
+    (0..k)
+        .map(|i| match i / 16 % 4 {
+            0 => at(i) * at(i),
+            1 => at(i).abs() * 1e-30,
+            2 => 0.0,
+            _ => at(i),
+        })
+        .collect()
+}
+
 /// A kind of value; a matrix mixes two of them.
 fn values() -> impl Strategy<Value = f32> {
     let finite = any::<u32>().prop_map(|bits| {
@@ -102,23 +121,30 @@ fn f32_bytes(x: &[f32]) -> Vec<u8> {
 }
 
 /// Every result has to be that of the definition: bytes, or error.
-fn check(spec: &BlockSpec, n: usize, k: usize, source: Source<'_>, down: Source<'_>) {
+fn check(
+    spec: &BlockSpec,
+    rule: &Rule<'_>,
+    n: usize,
+    k: usize,
+    source: Source<'_>,
+    down: Source<'_>,
+) {
     let along = Matrix::new(source, n, k);
     let down = Matrix::new(down, k, n);
     let mut want = Buffers::new(spec, n, k, 0xa5);
-    let result = quantize_rows_ref(spec, along, want.out());
+    let result = quantize_rows_by_ref(spec, rule, along, want.out());
     let mut got = Buffers::new(spec, n, k, 0x5a);
-    assert_eq!(quantize_rows(spec, along, got.out()), result);
+    assert_eq!(quantize_rows_by(spec, rule, along, got.out()), result);
     if result.is_ok() {
         assert_eq!(got, want, "rows of {spec:?} [{n}, {k}]");
     }
     let mut got = Buffers::new(spec, n, k, 0x5a);
-    assert_eq!(quantize_columns_ref(spec, down, got.out()), result);
+    assert_eq!(quantize_columns_by_ref(spec, rule, down, got.out()), result);
     if result.is_ok() {
         assert_eq!(got, want, "columns by definition of {spec:?} [{n}, {k}]");
     }
     let mut got = Buffers::new(spec, n, k, 0x5a);
-    assert_eq!(quantize_columns(spec, down, got.out()), result);
+    assert_eq!(quantize_columns_by(spec, rule, down, got.out()), result);
     if result.is_ok() {
         assert_eq!(got, want, "columns of {spec:?} [{n}, {k}]");
     }
@@ -126,7 +152,7 @@ fn check(spec: &BlockSpec, n: usize, k: usize, source: Source<'_>, down: Source<
 
     for body in [Body::Rows, Body::Columns] {
         let mut got = Buffers::new(spec, n, k, 0x5a);
-        assert!(body.run(spec, n, k, along, down, got.out()).is_ok());
+        assert!(body.run(spec, *rule, n, k, along, down, got.out()).is_ok());
         assert_eq!(got, want, "bare {body:?} of {spec:?} [{n}, {k}]");
     }
 
@@ -151,6 +177,7 @@ impl Body {
     fn run(
         &self,
         spec: &BlockSpec,
+        rule: Rule<'_>,
         n: usize,
         k: usize,
         along: Matrix<'_>,
@@ -159,18 +186,18 @@ impl Body {
     ) -> Result<(), Refused> {
         match self {
             Body::Rows => match along.source() {
-                Source::F32(s) => rows::body(spec, s, n, k, k, out),
-                Source::F32Le(s) => rows::body(spec, F32Le(s), n, k, k, out),
-                Source::F16Le(s) => rows::body(spec, F16Le(s), n, k, k, out),
-                Source::Bf16Le(s) => rows::body(spec, Bf16Le(s), n, k, k, out),
-                Source::F64Le(s) => rows::body(spec, F64Le(s), n, k, k, out),
+                Source::F32(s) => rows::body(spec, rule, s, n, k, k, out),
+                Source::F32Le(s) => rows::body(spec, rule, F32Le(s), n, k, k, out),
+                Source::F16Le(s) => rows::body(spec, rule, F16Le(s), n, k, k, out),
+                Source::Bf16Le(s) => rows::body(spec, rule, Bf16Le(s), n, k, k, out),
+                Source::F64Le(s) => rows::body(spec, rule, F64Le(s), n, k, k, out),
             },
             Body::Columns => match down.source() {
-                Source::F32(s) => columns::body(spec, s, n, k, n, out),
-                Source::F32Le(s) => columns::body(spec, F32Le(s), n, k, n, out),
-                Source::F16Le(s) => columns::body(spec, F16Le(s), n, k, n, out),
-                Source::Bf16Le(s) => columns::body(spec, Bf16Le(s), n, k, n, out),
-                Source::F64Le(s) => columns::body(spec, F64Le(s), n, k, n, out),
+                Source::F32(s) => columns::body(spec, rule, s, n, k, n, out),
+                Source::F32Le(s) => columns::body(spec, rule, F32Le(s), n, k, n, out),
+                Source::F16Le(s) => columns::body(spec, rule, F16Le(s), n, k, n, out),
+                Source::Bf16Le(s) => columns::body(spec, rule, Bf16Le(s), n, k, n, out),
+                Source::F64Le(s) => columns::body(spec, rule, F64Le(s), n, k, n, out),
             },
         }
     }
@@ -180,29 +207,37 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 96 } else { 2000 }))]
 
     #[test]
-    fn fast_is_the_definition((spec, n, k, x) in cases()) {
+    fn fast_is_the_definition((spec, n, k, x) in cases(), (method, weighted, floats) in rules()) {
+        let spec = if floats { spec.with_float_zero_points() } else { spec };
+        let importance = importance(k, &x);
+        let importance = weighted.then_some(&importance[..]);
+        let rule = &Rule { method, importance };
         let down = transposed(&x, n, k);
-        check(&spec, n, k, Source::F32(&x), Source::F32(&down));
+        check(&spec, rule, n, k, Source::F32(&x), Source::F32(&down));
         let (x, down) = (f32_bytes(&x), f32_bytes(&down));
-        check(&spec, n, k, Source::F32Le(&x), Source::F32Le(&down));
+        check(&spec, rule, n, k, Source::F32Le(&x), Source::F32Le(&down));
     }
 
     #[test]
-    fn of_16_and_64_bits((spec, n, k, x) in cases()) {
+    fn of_16_and_64_bits((spec, n, k, x) in cases(), (method, weighted, floats) in rules()) {
+        let spec = if floats { spec.with_float_zero_points() } else { spec };
+        let importance = importance(k, &x);
+        let importance = weighted.then_some(&importance[..]);
+        let rule = &Rule { method, importance };
         let down = transposed(&x, n, k);
         let short = |x: &[f32]| -> Vec<u8> {
             x.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect()
         };
-        check(&spec, n, k, Source::F16Le(&short(&x)), Source::F16Le(&short(&down)));
+        check(&spec, rule, n, k, Source::F16Le(&short(&x)), Source::F16Le(&short(&down)));
         let brain = |x: &[f32]| -> Vec<u8> {
             x.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect()
         };
-        check(&spec, n, k, Source::Bf16Le(&brain(&x)), Source::Bf16Le(&brain(&down)));
+        check(&spec, rule, n, k, Source::Bf16Le(&brain(&x)), Source::Bf16Le(&brain(&down)));
         // Thirds, so that there is something to round.
         let double = |x: &[f32]| -> Vec<u8> {
             x.iter().flat_map(|&x| (f64::from(x) / 3.0).to_le_bytes()).collect()
         };
-        check(&spec, n, k, Source::F64Le(&double(&x)), Source::F64Le(&double(&down)));
+        check(&spec, rule, n, k, Source::F64Le(&double(&x)), Source::F64Le(&double(&down)));
     }
 
     #[test]
@@ -227,6 +262,11 @@ proptest! {
         let down = Matrix::new(Source::F32(&down), k, n);
         prop_assert_eq!(quantize_columns(&spec, down, out.out()), error);
         prop_assert_eq!(quantize_columns_ref(&spec, down, out.out()), error);
+        for method in [Method::Mse, Method::Hqq] {
+            let rule = Rule::of(method);
+            prop_assert_eq!(quantize_rows_by(&spec, &rule, along, out.out()), error);
+            prop_assert_eq!(quantize_columns_by(&spec, &rule, down, out.out()), error);
+        }
     }
 }
 

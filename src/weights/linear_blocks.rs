@@ -3,11 +3,11 @@
 
 use std::{cell::RefCell, ops::Range};
 
-use super::{CODES, Layout, MatrixView, SCALES, ZERO_POINTS, reader::MatrixReader};
+use super::{CODES, Chosen, Layout, MatrixView, SCALES, ZERO_POINTS, reader::MatrixReader};
 use crate::{
     error::Result,
     ir::{Data, Produce},
-    quant::{BlockSpec, Matrix, Out, quantize_columns, quantize_rows},
+    quant::{BlockSpec, Matrix, Out, quantize_columns_by, quantize_rows_by},
 };
 
 /// Source bytes that are quantized at once.
@@ -29,14 +29,22 @@ const PANEL: u64 = 256;
 pub struct QuantizeLinearBlocks {
     matrix: MatrixReader,
     spec: BlockSpec,
+    chosen: Chosen,
     /// Rows (of n) a tile, or blocks (of k) where the weight is stored as `[k, n]`. The parts of a tile
     /// then begin at whole bytes.
     tile: u64,
 }
 
 impl QuantizeLinearBlocks {
-    /// Quantizes `matrix`, called `name` in messages.
+    /// Quantizes `matrix`, called `name` in messages, to nearest.
+    ///
+    /// # Panics
+    /// When the zero points of `spec` are floats: `DequantizeLinear` takes codes.
     pub fn new(name: &str, matrix: &MatrixView, spec: BlockSpec) -> QuantizeLinearBlocks {
+        assert!(
+            !spec.float_zero_points(),
+            "zero points have the type of the codes"
+        );
         let matrix = MatrixReader::new(name, matrix);
         let unit = match matrix.layout {
             Layout::Rows => matrix.k,
@@ -48,7 +56,18 @@ impl QuantizeLinearBlocks {
             tile: (fitting / per_byte * per_byte).max(per_byte),
             matrix,
             spec,
+            chosen: Chosen::default(),
         }
+    }
+
+    /// Quantizes by another method.
+    ///
+    /// # Panics
+    /// When an importance is given that is not of k columns.
+    #[must_use]
+    pub fn by(self, chosen: Chosen) -> QuantizeLinearBlocks {
+        chosen.check(&self.matrix.name, self.matrix.k);
+        QuantizeLinearBlocks { chosen, ..self }
     }
 
     /// Blocks along k.
@@ -95,11 +114,17 @@ impl QuantizeLinearBlocks {
             let count = step.min(rows.end - from) as usize;
             let done = (from - rows.start) as usize;
             scratch.resize(&self.spec, count, k);
+            let rule = self.chosen.rule(0..k);
             let (rounded, parts) = (&mut scratch.rounded, &mut scratch.parts);
             self.matrix.with_rows(from, count as u64, |bytes| {
                 let source = self.matrix.view(bytes, rounded);
-                quantize_rows(&self.spec, Matrix::new(source, count, k), parts.out())
-                    .map_err(|e| self.matrix.failed(e, from, 0))
+                quantize_rows_by(
+                    &self.spec,
+                    &rule,
+                    Matrix::new(source, count, k),
+                    parts.out(),
+                )
+                .map_err(|e| self.matrix.failed(e, from, 0))
             })?;
             let blocks = self.spec.blocks(k);
             self.put(
@@ -143,11 +168,12 @@ impl QuantizeLinearBlocks {
             let (width, left) = ((cols.end - cols.start) as usize, from as usize);
             scratch.resize(&self.spec, width, height);
             let (rounded, parts) = (&mut scratch.rounded, &mut scratch.parts);
+            let rule = self.chosen.rule(first as usize..end as usize);
             let bytes = &mut scratch.bytes;
             self.matrix
                 .with_panel(first, height as u64, cols, bytes, |bytes| {
                     let matrix = Matrix::new(self.matrix.view(bytes, rounded), height, width);
-                    quantize_columns(&self.spec, matrix, parts.out())
+                    quantize_columns_by(&self.spec, &rule, matrix, parts.out())
                         .map_err(|e| self.matrix.failed(e, from, first))
                 })?;
             let blocks = self.spec.blocks(height);

@@ -1,6 +1,7 @@
 //! Constants as passes see them: through the nodes that only rename, cast or rearrange
 //! them, and as the recipes that quantize them, scale them or make them narrower.
 
+mod chosen;
 mod constant;
 mod eight_bits;
 mod evaluated;
@@ -14,6 +15,7 @@ mod scale;
 mod trace;
 mod transposed;
 
+pub use chosen::Chosen;
 #[cfg(feature = "eval")]
 pub(crate) use constant::float_data;
 pub use constant::{float_elements, has_nonfinite, int_elements, small_elements, source_tensor};

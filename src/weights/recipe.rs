@@ -2,11 +2,11 @@
 
 use std::{cell::RefCell, ops::Range};
 
-use super::{Layout, MatrixView, reader::MatrixReader};
+use super::{Chosen, Layout, MatrixView, reader::MatrixReader};
 use crate::{
     error::{Error, Result},
     ir::{Data, Produce},
-    quant::{BlockSpec, Matrix, Out, multiply_scales, quantize_columns, quantize_rows},
+    quant::{BlockSpec, Matrix, Out, multiply_scales, quantize_columns_by, quantize_rows_by},
 };
 
 /// Number of the output that holds the codes.
@@ -42,6 +42,7 @@ fn tile_bytes(threads: usize) -> u64 {
 pub struct QuantizeBlocks {
     matrix: MatrixReader,
     spec: BlockSpec,
+    chosen: Chosen,
     factor: f32,
     /// Bytes of codes a row: of whole blocks, or only of the k elements.
     row_codes: u64,
@@ -50,7 +51,7 @@ pub struct QuantizeBlocks {
 }
 
 impl QuantizeBlocks {
-    /// Quantizes `matrix`, called `name` in messages; scales are multiplied by `factor`.
+    /// Quantizes `matrix`, called `name` in messages, to nearest; scales are multiplied by `factor`.
     ///
     /// With `padded` a row of codes takes whole blocks, as `MatMulNBits` has it; without,
     /// only k elements, as `GatherBlockQuantized` has it.
@@ -78,10 +79,21 @@ impl QuantizeBlocks {
         QuantizeBlocks {
             matrix: MatrixReader::new(name, matrix),
             spec,
+            chosen: Chosen::default(),
             factor,
             row_codes,
             tile: tile.clamp(1, n),
         }
+    }
+
+    /// Quantizes by another method.
+    ///
+    /// # Panics
+    /// When an importance is given that is not of k columns.
+    #[must_use]
+    pub fn by(self, chosen: Chosen) -> QuantizeBlocks {
+        chosen.check(&self.matrix.name, self.matrix.k);
+        QuantizeBlocks { chosen, ..self }
     }
 
     /// Bytes a row takes in an output.
@@ -113,10 +125,11 @@ impl QuantizeBlocks {
             scales: &mut *scales[0],
             zero_points: zero_points.first_mut().map_or(&mut [], |z| &mut **z),
         };
+        let rule = self.chosen.rule(0..k);
         let rounded = &mut scratch.rounded;
         self.matrix.with_rows(rows.start, count as u64, |bytes| {
             let matrix = Matrix::new(self.matrix.view(bytes, rounded), count, k);
-            quantize_rows(&self.spec, matrix, written)
+            quantize_rows_by(&self.spec, &rule, matrix, written)
                 .map_err(|e| self.matrix.failed(e, rows.start, 0))
         })?;
         if unpadded {
@@ -155,14 +168,15 @@ impl QuantizeBlocks {
                 scales: &mut scratch.scales,
                 zero_points: &mut scratch.zero_points,
             };
+            let before = from as usize;
+            let rule = self.chosen.rule(before..before + height);
             let (bytes, rounded) = (&mut scratch.bytes, &mut scratch.rounded);
             self.matrix
                 .with_panel(from, height as u64, cols.clone(), bytes, |bytes| {
                     let source = self.matrix.view(bytes, rounded);
-                    quantize_columns(&self.spec, Matrix::new(source, height, width), part)
+                    quantize_columns_by(&self.spec, &rule, Matrix::new(source, height, width), part)
                         .map_err(|e| self.matrix.failed(e, cols.start, from))
                 })?;
-            let before = from as usize;
             let spec = &self.spec;
             scatter(&scratch.codes, width, out[CODES], spec.codes_len(1, before));
             scatter(

@@ -1,0 +1,227 @@
+//! Scales and zero points that are better than those of round to nearest, for [`LANES`] blocks
+//! at once: one to a lane, as the kernel for columns has them, so that nothing is computed
+//! across lanes.
+//!
+//! A method starts from the parameters of round to nearest and keeps them in each block where
+//! it finds nothing better, by its own measure. Errors are therefore those of round to nearest.
+
+use super::dispatch::dispatch;
+use super::lanes::{LANES, Params, Ranges, round};
+use super::method::{Method, Rule};
+use super::scales::{scale_bits, scale_value};
+use super::spec::BlockSpec;
+use super::{hqq, mse};
+
+/// One number for each block.
+pub(super) type Lanes = [f32; LANES];
+
+/// The elements of the blocks, by place in the block.
+pub(super) type Tile = [Lanes; BlockSpec::MAX_BLOCK];
+
+/// Chooses parameters for one call of a kernel.
+pub(super) struct Fitter<'a> {
+    rule: Rule<'a>,
+    k: usize,
+    work: Option<Box<Work>>,
+}
+
+/// Tiles that are too large to be cleared for each set of blocks.
+pub(super) struct Work {
+    /// Elements, where they do not come in lanes.
+    x: Tile,
+    /// Weights of the errors: 0 for what pads a block.
+    pub(super) w: Tile,
+    /// For the methods.
+    pub(super) y: Tile,
+    /// For the methods.
+    pub(super) wy: Tile,
+}
+
+impl<'a> Fitter<'a> {
+    pub(super) fn new(spec: &BlockSpec, rule: Rule<'a>, k: usize) -> Self {
+        const ZEROS: Tile = [[0.0; LANES]; BlockSpec::MAX_BLOCK];
+        let work = rule.fits(spec.symmetric()).then(|| {
+            Box::new(Work {
+                x: ZEROS,
+                w: ZEROS,
+                y: ZEROS,
+                wy: ZEROS,
+            })
+        });
+        Self { rule, k, work }
+    }
+
+    /// Improves `params` of block `block` of K of [`LANES`] rows of N, whose elements are `x`.
+    #[inline(always)]
+    pub(super) fn columns(
+        &mut self,
+        spec: &BlockSpec,
+        block: usize,
+        x: &[Lanes],
+        ranges: &Ranges,
+        params: &mut Params,
+    ) {
+        let Some(work) = &mut self.work else { return };
+        let (begin, end) = span(spec, block, self.k);
+        for (i, w) in work.w[..spec.block()].iter_mut().enumerate() {
+            *w = [weight(&self.rule, begin + i, end); LANES];
+        }
+        let Work { w, y, wy, .. } = &mut **work;
+        fit(spec, self.rule.method, x, (w, y, wy), ranges, params);
+    }
+
+    /// Improves `params` of the blocks that lie one after another in `x`, each padded with
+    /// zeros, of which the first is `block`, counted through all rows of N.
+    #[inline(always)]
+    pub(super) fn rows(
+        &mut self,
+        spec: &BlockSpec,
+        block: usize,
+        x: &[f32],
+        ranges: &Ranges,
+        params: &mut Params,
+    ) {
+        let Some(work) = &mut self.work else { return };
+        let blocks = spec.blocks(self.k);
+        for lane in 0..LANES {
+            let (begin, end) = span(spec, (block + lane) % blocks, self.k);
+            let from = x.chunks_exact(spec.block()).nth(lane);
+            for i in 0..spec.block() {
+                work.x[i][lane] = from.map_or(0.0, |x| x[i]);
+                work.w[i][lane] = weight(&self.rule, begin + i, end);
+            }
+        }
+        let Work { x, w, y, wy } = &mut **work;
+        fit(spec, self.rule.method, x, (w, y, wy), ranges, params);
+    }
+}
+
+/// The columns of K of a block.
+fn span(spec: &BlockSpec, block: usize, k: usize) -> (usize, usize) {
+    let begin = block * spec.block();
+    (begin, (begin + spec.block()).min(k))
+}
+
+/// How much the error in column `at` counts, in a block that ends at `end`.
+#[inline(always)]
+pub(super) fn weight(rule: &Rule<'_>, at: usize, end: usize) -> f32 {
+    match rule.importance {
+        _ if at >= end => 0.0,
+        // The least number, of a NaN too.
+        Some(importance) => importance[at].max(0.0).min(f32::MAX),
+        None => 1.0,
+    }
+}
+
+/// Work tiles: weights, and two for the method.
+type Tiles<'a> = (&'a mut Tile, &'a mut Tile, &'a mut Tile);
+
+fn fit(
+    spec: &BlockSpec,
+    method: Method,
+    x: &[Lanes],
+    tiles: Tiles<'_>,
+    ranges: &Ranges,
+    params: &mut Params,
+) {
+    dispatch!(body(
+        spec: &BlockSpec, method: Method, x: &[Lanes], tiles: Tiles<'_>, ranges: &Ranges,
+        params: &mut Params,
+    ));
+}
+
+#[inline(always)]
+fn body(
+    spec: &BlockSpec,
+    method: Method,
+    x: &[Lanes],
+    tiles: Tiles<'_>,
+    ranges: &Ranges,
+    params: &mut Params,
+) {
+    let block = spec.block();
+    let (w, y, wy) = tiles;
+    let (x, w) = (&x[..block], &mut w[..block]);
+    match method {
+        Method::Rtn => {}
+        Method::Mse => mse::fit(
+            spec,
+            x,
+            w,
+            (&mut y[..block], &mut wy[..block]),
+            ranges,
+            params,
+        ),
+        Method::Hqq => hqq::fit(spec, x, w, params),
+    }
+}
+
+/// A scale as it is stored, and what follows from it.
+pub(super) struct Stored {
+    pub(super) bits: [u32; LANES],
+    pub(super) scales: Lanes,
+    pub(super) reciprocals: Lanes,
+}
+
+/// Rounds scales to their type.
+#[inline(always)]
+pub(super) fn stored(spec: &BlockSpec, scales: &Lanes) -> Stored {
+    let bits = scales.map(|s| scale_bits(spec.scale(), s));
+    let scales = bits.map(|b| scale_value(spec.scale(), b));
+    Stored {
+        bits,
+        scales,
+        reciprocals: scales.map(reciprocal),
+    }
+}
+
+/// 0 for 0.
+#[inline(always)]
+pub(super) fn reciprocal(scale: f32) -> f32 {
+    if scale == 0.0 { 0.0 } else { 1.0 / scale }
+}
+
+/// The code of an element, as the kernels compute it.
+#[inline(always)]
+pub(super) fn code(x: f32, reciprocal: f32, zero_point: f32, max_code: f32) -> f32 {
+    round(x * reciprocal + zero_point, max_code).cast_signed() as f32
+}
+
+/// `x` between the bounds; the lower one for NaN.
+#[inline(always)]
+pub(super) fn clamp(x: f32, low: f32, high: f32) -> f32 {
+    // Not `f32::clamp`: these are one instruction each.
+    let x = if x > low { x } else { low };
+    if x < high { x } else { high }
+}
+
+/// `x` to the nearest integer, halves to even. Magnitude at most 2^22.
+#[inline(always)]
+pub(super) fn nearest(x: f32) -> f32 {
+    // The sum has no bits left for a fraction.
+    const SHIFT: f32 = 1.5 * (1 << 23) as f32;
+    (x + SHIFT) - SHIFT
+}
+
+/// The powers of two that bring `x`, positive and finite, to 1..2, and back. Of the smallest and
+/// the largest `x` they do so nearly, since a power and its inverse have to be normal numbers.
+#[inline(always)]
+pub(super) fn powers(x: f32) -> (f32, f32) {
+    let exponent = (x.to_bits() >> 23).clamp(1, 253);
+    let (to, back) = ((254 - exponent) << 23, exponent << 23);
+    (f32::from_bits(to), f32::from_bits(back))
+}
+
+impl Params {
+    /// Puts what was found in the place of what is there.
+    #[inline(always)]
+    pub(super) fn replace(&mut self, by: &[bool; LANES], found: &Stored, zero_points: &Lanes) {
+        for i in 0..LANES {
+            if by[i] {
+                self.scales[i] = found.bits[i];
+                self.reciprocals[i] = found.reciprocals[i];
+                self.zero_points[i] = zero_points[i];
+            }
+        }
+    }
+}

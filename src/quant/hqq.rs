@@ -1,0 +1,257 @@
+//! Half-quadratic quantization, in lanes. Defined by [`fit_ref::hqq`](super::fit_ref).
+
+use super::fit::{Lanes, Stored, clamp, code, nearest, reciprocal, stored};
+use super::lanes::{LANES, Params};
+use super::scales::{scale_bits, scale_value};
+use super::spec::BlockSpec;
+
+/// Rounds of the solver, at most.
+pub(super) const ROUNDS: usize = 20;
+
+/// The exponent of the norm, less one.
+const POWER: f32 = 0.7 - 1.0;
+
+/// `1 / beta` of each round: beta begins at 10 and grows by a hundredth.
+pub(super) fn penalties() -> impl Iterator<Item = f32> {
+    let mut beta = 10.0f64;
+    (0..ROUNDS).map(move |_| {
+        let inverse = (1.0 / beta) as f32;
+        beta *= 1.01;
+        inverse
+    })
+}
+
+/// What is left of the error `e` by the proximal operator of the norm: large ones stay,
+/// nearly, and small ones become 0.
+#[inline(always)]
+pub(super) fn shrink(e: f32, penalty: f32) -> f32 {
+    let size = e.abs();
+    let rest = size - penalty * power(size + 1e-8);
+    let rest = if rest > 0.0 { rest } else { 0.0 };
+    rest.copysign(e)
+}
+
+/// Errors up to this become 0. A hundredth less than it is, since `power` is not exact.
+#[inline(always)]
+fn threshold(penalty: f32) -> f32 {
+    // |e| = penalty |e|^POWER
+    0.99 * exp2(log2(penalty) * (1.0 / (1.0 - POWER)))
+}
+
+/// `x` to the `POWER`, for positive `x`; off by a few units in the last place.
+#[inline(always)]
+fn power(x: f32) -> f32 {
+    exp2(log2(x) * POWER)
+}
+
+/// Binary logarithm of a positive normal number. The library's may differ between systems.
+#[inline(always)]
+fn log2(x: f32) -> f32 {
+    // x = 2^e m with m from sqrt(1/2) to sqrt(2).
+    const ROOT: u32 = 0x3f35_04f3;
+    let bits = x.to_bits().wrapping_sub(ROOT);
+    let e = bits.cast_signed() >> 23;
+    let m = f32::from_bits((bits & 0x007f_ffff).wrapping_add(ROOT));
+    // ln m = 2 artanh((m - 1) / (m + 1)), whose series ends here below 2^-30.
+    let t = (m - 1.0) / (m + 1.0);
+    let s = t * t;
+    let series = 1.0 + s * (1.0 / 3.0 + s * (0.2 + s * (1.0 / 7.0 + s * (1.0 / 9.0))));
+    e as f32 + t * series * (2.0 * std::f32::consts::LOG2_E)
+}
+
+/// 2 to the `x`, for `x` from -100 to 100.
+#[inline(always)]
+fn exp2(x: f32) -> f32 {
+    let whole = nearest(x);
+    let f = (x - whole) * std::f32::consts::LN_2;
+    // Taylor's series up to the seventh power: f is at most 0.35.
+    let series = 1.0 / 120.0 + f * (1.0 / 720.0 + f * (1.0 / 5040.0));
+    let series = 0.5 + f * (1.0 / 6.0 + f * (1.0 / 24.0 + f * series));
+    let series = 1.0 + f * (1.0 + f * series);
+    f32::from_bits(
+        series
+            .to_bits()
+            .wrapping_add((whole as i32).cast_unsigned() << 23),
+    )
+}
+
+/// Where the solver begins: the scale, and the zero point.
+struct Start {
+    stored: Stored,
+    zero_points: Lanes,
+}
+
+/// Improves `params` of the blocks `x`, which are padded where `mask` is 0.
+#[inline(always)]
+pub(super) fn fit(spec: &BlockSpec, x: &[Lanes], mask: &[Lanes], params: &mut Params) {
+    let max_code = f32::from(spec.max_code());
+    let start = match spec.float_zero_points() {
+        true => free_range(spec, x, mask, max_code),
+        false => Start {
+            stored: stored(spec, &params.scales.map(|b| scale_value(spec.scale(), b))),
+            zero_points: params.zero_points,
+        },
+    };
+    let zero_points = solve(x, mask, &start, max_code);
+    let old = params.scales.map(|bits| scale_value(spec.scale(), bits));
+    let mut least = error(
+        x,
+        mask,
+        &params.reciprocals,
+        &params.zero_points,
+        &old,
+        max_code,
+    );
+    let candidates = match spec.float_zero_points() {
+        true => {
+            let bits = zero_points.map(|z| scale_bits(spec.scale(), z));
+            [bits.map(|b| scale_value(spec.scale(), b)); 2]
+        }
+        false => [
+            zero_points.map(|z| clamp(z.floor(), 0.0, max_code)),
+            zero_points.map(|z| clamp(z.ceil(), 0.0, max_code)),
+        ],
+    };
+    for zero_points in &candidates {
+        let Stored {
+            scales,
+            reciprocals,
+            ..
+        } = &start.stored;
+        let found = error(x, mask, reciprocals, zero_points, scales, max_code);
+        let mut better = [false; LANES];
+        for i in 0..LANES {
+            better[i] = found[i] < least[i];
+            least[i] = if better[i] { found[i] } else { least[i] };
+        }
+        params.replace(&better, &start.stored, zero_points);
+    }
+}
+
+/// The scale of the range as it is, without 0 in it: a zero point that is a number can be
+/// anywhere.
+#[inline(always)]
+fn free_range(spec: &BlockSpec, x: &[Lanes], mask: &[Lanes], max_code: f32) -> Start {
+    let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+    for (x, mask) in x.iter().zip(mask) {
+        for i in 0..LANES {
+            low[i] = if mask[i] > 0.0 && x[i] < low[i] {
+                x[i]
+            } else {
+                low[i]
+            };
+            high[i] = if mask[i] > 0.0 && x[i] > high[i] {
+                x[i]
+            } else {
+                high[i]
+            };
+        }
+    }
+    let mut scales = [0.0; LANES];
+    for i in 0..LANES {
+        // A lane without elements.
+        low[i] = if low[i] > high[i] { 0.0 } else { low[i] };
+        let range = high[i] - low[i];
+        scales[i] = if range > 0.0 { range / max_code } else { 1.0 };
+    }
+    let stored = stored(spec, &scales);
+    let mut zero_points = [0.0; LANES];
+    for i in 0..LANES {
+        zero_points[i] = (-low[i] * stored.reciprocals[i]).round_ties_even();
+    }
+    Start {
+        stored,
+        zero_points,
+    }
+}
+
+/// The zero points that the rounds end with.
+#[inline(always)]
+fn solve(x: &[Lanes], mask: &[Lanes], start: &Start, max_code: f32) -> Lanes {
+    let (r, s) = (&start.stored.reciprocals, &start.stored.scales);
+    let mut count = [0.0; LANES];
+    for mask in mask {
+        for i in 0..LANES {
+            count[i] += mask[i];
+        }
+    }
+    let share = count.map(reciprocal);
+    let (mut best, mut kept) = ([f32::INFINITY; LANES], start.zero_points);
+    let mut z = start.zero_points;
+    for penalty in penalties() {
+        let (mut sum, mut next, mut widest) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        for (x, mask) in x.iter().zip(mask) {
+            for i in 0..LANES {
+                let v = x[i] * r[i];
+                let q = nearest(clamp(v + z[i], 0.0, max_code));
+                let e = x[i] - (q - z[i]) * s[i];
+                sum[i] += mask[i] * e.abs();
+                next[i] += mask[i] * (q - v);
+                widest[i] = if e.abs() > widest[i] {
+                    e.abs()
+                } else {
+                    widest[i]
+                };
+            }
+        }
+        // Without a large error there is nothing else to add.
+        if widest.iter().any(|&e| e > threshold(penalty)) {
+            next = shrunk(x, mask, start, &z, penalty, max_code);
+        }
+        let mut all = true;
+        for i in 0..LANES {
+            let better = sum[i] < best[i];
+            kept[i] = if better { z[i] } else { kept[i] };
+            best[i] = if better { sum[i] } else { f32::NEG_INFINITY };
+            all &= !better;
+            z[i] = next[i] * share[i];
+        }
+        if all {
+            break;
+        }
+    }
+    kept
+}
+
+/// The sums of a round where the proximal operator leaves something.
+#[inline(always)]
+fn shrunk(
+    x: &[Lanes],
+    mask: &[Lanes],
+    start: &Start,
+    z: &Lanes,
+    penalty: f32,
+    max_code: f32,
+) -> Lanes {
+    let (r, s) = (&start.stored.reciprocals, &start.stored.scales);
+    let mut next = [0.0; LANES];
+    for (x, mask) in x.iter().zip(mask) {
+        for i in 0..LANES {
+            let q = nearest(clamp(x[i] * r[i] + z[i], 0.0, max_code));
+            let e = x[i] - (q - z[i]) * s[i];
+            next[i] += mask[i] * (q - (x[i] - shrink(e, penalty)) * r[i]);
+        }
+    }
+    next
+}
+
+/// Sums of absolute errors.
+#[inline(always)]
+fn error(
+    x: &[Lanes],
+    mask: &[Lanes],
+    reciprocals: &Lanes,
+    zero_points: &Lanes,
+    scales: &Lanes,
+    max_code: f32,
+) -> Lanes {
+    let mut sum = [0.0; LANES];
+    for (x, mask) in x.iter().zip(mask) {
+        for i in 0..LANES {
+            let code = code(x[i], reciprocals[i], zero_points[i], max_code);
+            let off = x[i] - (code - zero_points[i]) * scales[i];
+            sum[i] += mask[i] * off.abs();
+        }
+    }
+    sum
+}
