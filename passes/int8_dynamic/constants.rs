@@ -238,6 +238,7 @@ impl Constants {
                 block: (elements / channels) as usize,
                 bytes_before: group.weight.bytes(),
                 bytes_after: group.bytes,
+                blocks: None,
             });
             let (first, root) = (group.nodes[0], group.weight.root);
             let bytes = group.weight.bytes();

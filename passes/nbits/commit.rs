@@ -8,18 +8,21 @@ use std::{
 use half::{bf16, f16};
 
 use super::{
-    INFO, Nbits,
+    Calibration, INFO, Nbits,
     plan::{Addend, Kind, Linear, Plan, Step, decline},
     spelled::{self, Table},
 };
 use crate::{
+    error::Result,
     ir::{
         Attribute, AttributeValue, Data, DataType, Model, Node, NodeId, Produce, Tensor, ValueId,
         edit::{Chain, Edit, remove_unused},
     },
     pass::{Left, PassContext, QuantizedWeight, Reason, Remark, kept_float},
     quant::{BlockSpec, ScaleType},
-    weights::{CODES, Layout, MatrixView, QuantizeBlocks, SCALES, ZERO_POINTS},
+    weights::{
+        Blocks, CODES, Chosen, Layout, MatrixView, QuantizeBlocks, SCALES, WeightKey, ZERO_POINTS,
+    },
 };
 
 const CONTRIB: &str = "com.microsoft";
@@ -82,7 +85,7 @@ impl Nbits {
         model: &mut Model,
         plans: Vec<(NodeId, Plan)>,
         cx: &mut PassContext,
-    ) {
+    ) -> Result<()> {
         let (mut groups, members) = self.group(model, &plans, cx);
         // Any of these may be read no more: the weight, and a C that went into the bias.
         let operands = plans
@@ -94,7 +97,10 @@ impl Nbits {
             let group = &mut groups[group];
             let made = match group.made {
                 Some(made) => made,
-                None => *group.made.insert(self.make(&mut edit, group)),
+                None => {
+                    let blocks = self.blocks(edit.model(), *node, group, cx)?;
+                    *group.made.insert(self.make(&mut edit, group, &blocks))
+                }
             };
             if !matches!(
                 plan.kind,
@@ -127,6 +133,7 @@ impl Nbits {
         cx.count("weights", groups.len() as u64);
         remove_unused(model, &operands);
         self.report(model, &groups, cx);
+        Ok(())
     }
 
     /// Whether zero points of this weight would be read wrongly by some runtimes.
@@ -252,28 +259,92 @@ impl Nbits {
         (groups, members)
     }
 
-    /// Adds the constants of a group, beside the weight they come from.
-    fn make(&self, edit: &mut Edit<'_>, group: &Group) -> Made {
-        let (spec, n, k) = (&group.spec, group.matrix.n as i64, group.matrix.k as usize);
-        let root = &edit.model().values[group.key.root].name.clone();
-        let home = edit.model().home(group.key.root);
+    /// By which method a weight is quantized while it is written, with what is known of its activations.
+    pub(super) fn chosen(&self, key: &WeightKey, cx: &PassContext) -> Chosen {
+        let importance = match self.calibration {
+            Calibration::None => None,
+            _ => cx.calibrated.as_ref().and_then(|c| c.importance.get(key)),
+        };
+        Chosen {
+            method: self.method,
+            importance: importance.cloned(),
+        }
+    }
+
+    /// Codes, scales and zero points of a group, which `node` is the first to read: those that the
+    /// calibration chose, or a recipe.
+    fn blocks(
+        &self,
+        model: &Model,
+        node: NodeId,
+        group: &Group,
+        cx: &mut PassContext,
+    ) -> Result<Blocks> {
+        let (spec, matrix) = (&group.spec, &group.matrix);
         let factor = f32::from_bits(group.key.alpha);
-        let recipe = QuantizeBlocks::new(root, &group.matrix, *spec, factor, group.key.padded)
-            .by(self.method.into());
-        let recipe: Arc<dyn Produce> = Arc::new(recipe);
+        let key = WeightKey::of(model, matrix);
+        let calibrated = cx
+            .calibrated
+            .clone()
+            .filter(|_| self.calibration == Calibration::Codes);
+        let known = calibrated
+            .as_ref()
+            .and_then(|c| c.blocks.get(&(key.clone(), *spec)));
+        let chosen = self.chosen(&key, cx);
+        let recipe = QuantizeBlocks::new(&key.name, matrix, *spec, factor, group.key.padded);
+        if let Some(known) = known {
+            let row = recipe.len(CODES) / matrix.n;
+            return known
+                .adapted(spec, matrix.k, factor, row)
+                .map_err(|e| e.at(format!("weight `{}`", key.name)));
+        }
+        self.uncalibrated(model, node, &key, &chosen, cx);
+        let recipe: Arc<dyn Produce> = Arc::new(recipe.by(chosen));
         let data = |output| Data::Computed {
             recipe: recipe.clone(),
             output,
         };
-        let row_bytes = (data(CODES).len() / n as u64) as i64;
+        Ok(Blocks {
+            codes: data(CODES),
+            scales: data(SCALES),
+            zero_points: (!spec.symmetric()).then(|| data(ZERO_POINTS)),
+        })
+    }
+
+    /// Says of a weight that a calibration found less of it than the method wants.
+    pub(super) fn uncalibrated(
+        &self,
+        model: &Model,
+        node: NodeId,
+        key: &WeightKey,
+        chosen: &Chosen,
+        cx: &mut PassContext,
+    ) {
+        let by = match (self.calibration, &chosen.importance) {
+            (Calibration::None, _) | (Calibration::Importance, Some(_)) => return,
+            (Calibration::Codes, Some(_)) => "imatrix",
+            (_, None) => "mse",
+        };
+        let message = format!("nothing was measured of weight `{}`: {by}", key.name);
+        let remark = Remark::new(model, INFO.name, node, Reason::NotCalibrated, message, 0);
+        cx.remarks.push(remark);
+    }
+
+    /// Adds the constants of a group, beside the weight they come from.
+    fn make(&self, edit: &mut Edit<'_>, group: &Group, blocks: &Blocks) -> Made {
+        let (spec, n, k) = (&group.spec, group.matrix.n as i64, group.matrix.k as usize);
+        let root = &edit.model().values[group.key.root].name.clone();
+        let home = edit.model().home(group.key.root);
+        let codes = || blocks.codes.clone();
+        let row_bytes = (blocks.codes.len() / n as u64) as i64;
         let name = format!("{root}_Q{}", spec.bits());
         let blocked = (!group.linear.is_empty()).then(|| {
             let dims = vec![n, spec.blocks(k) as i64, spec.blob() as i64];
-            edit.add_constant(home, &name, Tensor::new(DataType::Uint8, dims, data(CODES)))
+            edit.add_constant(home, &name, Tensor::new(DataType::Uint8, dims, codes()))
         });
         let tied = blocked.is_some() && !group.gather.is_empty();
         let rows = (!group.gather.is_empty() && (!tied || self.alias)).then(|| {
-            let tensor = Tensor::new(DataType::Uint8, vec![n, row_bytes], data(CODES));
+            let tensor = Tensor::new(DataType::Uint8, vec![n, row_bytes], codes());
             let name = if tied {
                 format!("{name}_rows")
             } else {
@@ -286,14 +357,14 @@ impl Nbits {
             edit.add_constant(home, &format!("{name}_rows_shape"), shape)
         });
         let scale_dims = vec![n, spec.blocks(k) as i64];
-        let scales = Tensor::new(group.key.compute, scale_dims, data(SCALES));
+        let scales = Tensor::new(group.key.compute, scale_dims, blocks.scales.clone());
         let scales = edit.add_constant(home, &format!("{root}_scales"), scales);
-        let zero_points = (!spec.symmetric()).then(|| {
+        let zero_points = blocks.zero_points.clone().map(|data| {
             let (dtype, width) = match spec.float_zero_points() {
                 true => (group.key.compute, spec.blocks(k)),
                 false => (DataType::Uint8, spec.zero_points_len(1, k)),
             };
-            let tensor = Tensor::new(dtype, vec![n, width as i64], data(ZERO_POINTS));
+            let tensor = Tensor::new(dtype, vec![n, width as i64], data);
             edit.add_constant(home, &format!("{root}_zero_points"), tensor)
         });
         Made {
@@ -432,6 +503,7 @@ impl Nbits {
                 block: self.block,
                 bytes_before: matrix.weight.bytes(),
                 bytes_after: after as u64,
+                blocks: Some((WeightKey::of(model, matrix), *spec)),
             });
             let first = *nodes().next().expect("a group has a node");
             let bytes = matrix.weight.bytes();

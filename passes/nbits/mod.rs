@@ -6,6 +6,8 @@ mod qdq;
 mod runs;
 mod spelled;
 
+use globset::GlobSet;
+
 use crate::{
     error::{Error, Result},
     ir::{Model, NodeId},
@@ -46,10 +48,12 @@ pub(super) static INFO: PassInfo = PassInfo {
         },
         OptionInfo {
             name: "method",
-            kind: OptionKind::Choice(&["rtn", "mse", "hqq"]),
+            kind: OptionKind::Choice(&["rtn", "mse", "hqq", "imatrix", "gptq"]),
             default: "rtn",
-            help: "how scales and zero points are chosen: by the range (rtn, round to nearest), by the least \
-                   weighted squared error (mse), or as half-quadratic quantization has it (hqq, only asymmetric)",
+            help: "how codes are chosen: by the range of a block (rtn, round to nearest), by the least weighted \
+                   squared error (mse), as half-quadratic quantization has it (hqq, only asymmetric), or, where \
+                   there was a calibration, by the error weighted with the activations (imatrix) or that of the \
+                   products (gptq)",
         },
         OptionInfo {
             name: "zero-points",
@@ -74,6 +78,12 @@ pub(super) static INFO: PassInfo = PassInfo {
         },
         INCLUDE,
         EXCLUDE,
+        OptionInfo {
+            name: "weight",
+            kind: OptionKind::List,
+            default: "",
+            help: "only weights whose name matches this glob",
+        },
         OptionInfo {
             name: "tie",
             kind: OptionKind::Choice(&["reshape", "alias"]),
@@ -112,6 +122,13 @@ s (q - z). Symmetric blocks have z in the middle of the codes.
   sum |x - s (q - z)|^0.7, by alternating e = shrink(x - s (q - z)) and z = mean(q - (x - e) / s). z is
   then rounded, to a code or (`zero-points=float`) to the scales' type. A float z is only for products: tables,
   and projections that share one, keep codes.
+- `imatrix`, scale search as by `mse`, where w is the mean square of the activation that the element is
+  multiplied by (the importance matrix of llama.cpp).
+- `gptq` (Frantar et al., 2022): codes whose products with the activations differ least. They are chosen
+  before, weight after weight, by `calibrate`; the pass puts them in their place.
+
+The last two need a calibration (`quantize --calibrate`); weights of which it found nothing are quantized by
+`mse` (`not-calibrated`).
 
 ## Scope
 
@@ -152,6 +169,8 @@ struct Nbits {
     block: usize,
     symmetric: bool,
     method: Method,
+    calibration: Calibration,
+    weights: Option<GlobSet>,
     float_zero_points: bool,
     qdq: bool,
     accuracy_level: i64,
@@ -171,10 +190,12 @@ impl Nbits {
         };
         let symmetric = !options.flag("asymmetric");
         let qdq = options.choice("format") == "qdq";
-        let method = match options.choice("method") {
-            "mse" => Method::Mse,
-            "hqq" => Method::Hqq,
-            _ => Method::Rtn,
+        let (method, calibration) = match options.choice("method") {
+            "mse" => (Method::Mse, Calibration::None),
+            "hqq" => (Method::Hqq, Calibration::None),
+            "imatrix" => (Method::Mse, Calibration::Importance),
+            "gptq" => (Method::Mse, Calibration::Codes),
+            _ => (Method::Rtn, Calibration::None),
         };
         if method == Method::Hqq && symmetric {
             return Err(unfit("method=hqq", "chooses zero points", "asymmetric"));
@@ -188,6 +209,13 @@ impl Nbits {
                 "method=hqq and format=contrib",
             ));
         }
+        if calibration == Calibration::Codes && qdq {
+            return Err(unfit(
+                "method=gptq",
+                "makes codes for MatMulNBits",
+                "format=contrib",
+            ));
+        }
         if float_zero_points && bits == 8 {
             let what = "is for codes that runtimes take with them";
             return Err(unfit("zero-points=float", what, "bits=2 or bits=4"));
@@ -197,6 +225,11 @@ impl Nbits {
             block: options.int("block") as usize,
             symmetric,
             method,
+            calibration,
+            weights: match options.list("weight").is_empty() {
+                true => None,
+                false => Some(options.globs("weight")?),
+            },
             float_zero_points,
             qdq,
             accuracy_level,
@@ -208,6 +241,14 @@ impl Nbits {
     }
 }
 
+/// What the method wants to know of the activations.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Calibration {
+    None,
+    Importance,
+    Codes,
+}
+
 /// An option that has no meaning without others.
 fn unfit(option: &str, what: &str, expected: &str) -> Error {
     Error::input(format!(
@@ -217,13 +258,19 @@ fn unfit(option: &str, what: &str, expected: &str) -> Error {
 
 impl Pass for Nbits {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
+        if self.calibration != Calibration::None && cx.calibrated.is_none() {
+            return Err(Error::input(
+                "the method needs activations, and there was no calibration; expected `quantize --calibrate`, or \
+                 method=mse",
+            ));
+        }
         let converted = self.qdq && self.convert(model, cx)?;
         let plans = self.plans(model, 0, cx)?;
         let count = match plans.len() {
             0 => 0,
             _ if self.qdq => self.commit_qdq(model, plans, cx),
             count => {
-                self.commit(model, plans, cx);
+                self.commit(model, plans, cx)?;
                 count
             }
         };

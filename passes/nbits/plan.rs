@@ -97,6 +97,10 @@ impl Nbits {
         }
         self.selection.check(model, node, bytes)?;
         let root = &model.values[weight.root].name;
+        if self.weights.as_ref().is_some_and(|w| !w.is_match(&**root)) {
+            let message = format!("weight `{root}` is none of those named");
+            return decline(Reason::NotIncluded, message, bytes);
+        }
         let dims = weight.dims.clone();
         let Some(matrix) = MatrixView::new(weight, n_axis) else {
             let message = format!("weight `{root}` has shape {dims:?}; expected a matrix");

@@ -14,7 +14,7 @@ use crate::{
         edit::{Edit, remove_unused},
     },
     pass::{PassContext, Reason, Remark},
-    weights::{CODES, Layout, QuantizeLinearBlocks, SCALES, ZERO_POINTS, rearranges},
+    weights::{CODES, Layout, QuantizeLinearBlocks, SCALES, WeightKey, ZERO_POINTS, rearranges},
 };
 
 /// The type of the codes.
@@ -78,7 +78,7 @@ impl Nbits {
                 continue;
             }
             taken.insert(root);
-            let decoded = self.decode(&mut edit, &group);
+            let decoded = self.decode(&mut edit, &group, cx);
             match whole {
                 true => edit.redirect(&uses, root, decoded),
                 false => {
@@ -136,7 +136,7 @@ impl Nbits {
 
     /// The constants of a group and the node that decodes them; its result, of the weight's own type
     /// and extents.
-    fn decode(&self, edit: &mut Edit<'_>, group: &Group) -> ValueId {
+    fn decode(&self, edit: &mut Edit<'_>, group: &Group, cx: &mut PassContext) -> ValueId {
         let (spec, root, matrix) = (&group.spec, group.key.root, &group.matrix);
         let model = edit.model();
         let (name, home) = (model.values[root].name.clone(), model.home(root));
@@ -150,7 +150,12 @@ impl Nbits {
         };
         let mut block_dims = dims.clone();
         block_dims[axis] = spec.blocks(matrix.k as usize) as i64;
-        let recipe = QuantizeLinearBlocks::new(&name, matrix, *spec).by(self.method.into());
+        let key = WeightKey::of(edit.model(), matrix);
+        let chosen = self.chosen(&key, cx);
+        let first = group.linear.iter().chain(&group.gather).next();
+        let first = *first.expect("a group has a node");
+        self.uncalibrated(edit.model(), first, &key, &chosen, cx);
+        let recipe = QuantizeLinearBlocks::new(&name, matrix, *spec).by(chosen);
         let recipe = Arc::new(recipe);
         let data = |output| Data::Computed {
             recipe: recipe.clone(),

@@ -15,7 +15,7 @@ use crate::{
     infer::Facts,
     ir::{Model, NodeId, SideTable},
     onnx, text, verify,
-    weights::HalfScans,
+    weights::{Calibrated, HalfScans},
 };
 
 /// Larger constants are left out when the model is printed between passes.
@@ -81,6 +81,8 @@ pub struct Report {
 pub struct PassManager<'a> {
     /// The instruments in use.
     pub instruments: Instruments<'a>,
+    /// What a calibration found of the weights, for passes that choose codes by it.
+    pub calibrated: Option<Arc<Calibrated>>,
 }
 
 impl PassManager<'_> {
@@ -194,6 +196,7 @@ struct Run<'r, 'i> {
     /// What was inferred of the model as it is now.
     facts: Option<Arc<Facts>>,
     half_scans: Arc<HalfScans>,
+    calibrated: Option<Arc<Calibrated>>,
 }
 
 impl<'r, 'i> Run<'r, 'i> {
@@ -206,6 +209,7 @@ impl<'r, 'i> Run<'r, 'i> {
             changes: 0,
             facts: None,
             half_scans: Arc::default(),
+            calibrated: manager.calibrated.clone(),
         }
     }
 
@@ -266,6 +270,7 @@ impl<'r, 'i> Run<'r, 'i> {
             rewrites_left: self.rewrites_left,
             facts: self.facts.take(),
             half_scans: Arc::clone(&self.half_scans),
+            calibrated: self.calibrated.clone(),
             ..PassContext::default()
         };
         let start = Instant::now();

@@ -20,7 +20,8 @@ use crate::{
     error::Result,
     infer::{Facts, facts},
     ir::{Model, NodeId},
-    weights::HalfScans,
+    quant::BlockSpec,
+    weights::{Calibrated, HalfScans, WeightKey},
 };
 
 /// A transformation of a model, with its options already parsed.
@@ -162,6 +163,8 @@ pub enum Reason {
     Target,
     /// The quantized form would not be smaller.
     NoGain,
+    /// The weight was quantized without what the method wants to know of its activations.
+    NotCalibrated,
 }
 
 impl Reason {
@@ -197,6 +200,7 @@ impl Reason {
             Reason::ResultRead => "result-read",
             Reason::Target => "target",
             Reason::NoGain => "no-gain",
+            Reason::NotCalibrated => "not-calibrated",
         }
     }
 }
@@ -245,6 +249,8 @@ pub struct QuantizedWeight {
     pub bytes_before: u64,
     /// Bytes of codes, scales and zero points.
     pub bytes_after: u64,
+    /// Of a weight in blocks: what it is, and how it was quantized.
+    pub blocks: Option<(WeightKey, BlockSpec)>,
 }
 
 /// What a pass tells while it runs.
@@ -264,6 +270,8 @@ pub struct PassContext {
     pub(crate) tells: bool,
     /// What was found by reading constants, in this pipeline and in those that run beside it.
     pub(crate) half_scans: Arc<HalfScans>,
+    /// What a calibration found, if there was one.
+    pub(crate) calibrated: Option<Arc<Calibrated>>,
 }
 
 impl PassContext {

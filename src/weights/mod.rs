@@ -1,6 +1,7 @@
 //! Constants as passes see them: through the nodes that only rename, cast or rearrange
 //! them, and as the recipes that quantize them, scale them or make them narrower.
 
+mod calibrated;
 mod chosen;
 mod constant;
 mod eight_bits;
@@ -15,6 +16,7 @@ mod scale;
 mod trace;
 mod transposed;
 
+pub use calibrated::{Blocks, Calibrated, WeightKey};
 pub use chosen::Chosen;
 #[cfg(feature = "eval")]
 pub(crate) use constant::float_data;
