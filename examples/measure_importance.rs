@@ -170,7 +170,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .map(|s| (s / rows) as f32)
             .collect();
         for site in group.weights.iter().flat_map(|w| &w.sites) {
-            if rows > 0.0 {
+            if rows > 0.0 && site.activation.is_some() {
                 let name = model.node_name(site.node).to_string();
                 tensors.push((name, Array::new(vec![mean.len()], mean.clone())));
             }
