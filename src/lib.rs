@@ -35,6 +35,8 @@
 
 #[cfg(feature = "eval")]
 pub mod bench;
+#[cfg(feature = "eval")]
+pub mod calibrate;
 pub mod diff;
 pub mod digest;
 #[cfg(feature = "eval")]

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use crate::{
     error::{Error, Result},
-    ir::DataType,
+    ir::{Data, DataType, Tensor},
 };
 
 /// A dense tensor in memory, row-major.
@@ -172,6 +172,16 @@ impl Array {
             )));
         }
         Ok(Array { dims, elements })
+    }
+
+    /// A constant of a model.
+    ///
+    /// # Errors
+    /// It is of a type that no array has, or cannot be read.
+    pub fn of_tensor(tensor: &Tensor) -> Result<Array> {
+        let dims = tensor.dims.iter().map(|&d| d as usize).collect();
+        let bytes = tensor.data().map(Data::read_all).transpose()?;
+        Array::from_le_bytes(tensor.dtype, dims, &bytes.unwrap_or_default())
     }
 
     /// The little-endian bytes of the elements.

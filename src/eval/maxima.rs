@@ -74,7 +74,7 @@ pub fn measure(
 }
 
 /// The windows of `tokens`, each a text.
-fn cut(tokens: &Tokens, window: usize) -> Result<Tokens> {
+pub(crate) fn cut(tokens: &Tokens, window: usize) -> Result<Tokens> {
     let windows = tokens.windows(Windows {
         window,
         stride: window,

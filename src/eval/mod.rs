@@ -15,10 +15,12 @@ mod tokens;
 
 pub use language::{Baseline, LanguageOptions};
 pub use limits::Limits;
+pub(crate) use maxima::cut;
 pub use maxima::measure;
 pub use report::Evaluation;
 pub use subject::{OpenSubject, Subject};
 pub(crate) use summary::quantile;
+pub(crate) use tensors::Feeds;
 pub use tensors::Items;
 pub use tokens::{Tokens, Windows};
 

@@ -101,13 +101,13 @@ pub(crate) fn first_item(items: Items<'_>, signature: &Signature) -> Result<Vec<
 }
 
 /// What the items are, one form for both kinds.
-pub(super) struct Feeds<'a> {
+pub(crate) struct Feeds<'a> {
     items: Items<'a>,
     texts: Vec<&'a [u32]>,
 }
 
 impl<'a> Feeds<'a> {
-    pub(super) fn of(items: Items<'a>) -> Result<Feeds<'a>> {
+    pub(crate) fn of(items: Items<'a>) -> Result<Feeds<'a>> {
         let texts = match items {
             Items::Tensors { .. } => Vec::new(),
             Items::Texts { window: 0, .. } => {
@@ -129,7 +129,7 @@ impl<'a> Feeds<'a> {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self.items {
             Items::Tensors { sets, .. } => sets.len(),
             Items::Texts { .. } => self.texts.len(),
@@ -137,7 +137,7 @@ impl<'a> Feeds<'a> {
     }
 
     /// The inputs of item `i` for a model with this signature.
-    pub(super) fn item(&self, i: usize, signature: &Signature) -> Result<Vec<Named>> {
+    pub(crate) fn item(&self, i: usize, signature: &Signature) -> Result<Vec<Named>> {
         let (feeds, given) = match self.items {
             Items::Tensors { sets, .. } => {
                 let rest = rest_of(signature, &sets[i])?;
@@ -155,7 +155,7 @@ impl<'a> Feeds<'a> {
             .collect())
     }
 
-    fn info(&self) -> InputInfo {
+    pub(crate) fn info(&self) -> InputInfo {
         let (source, given) = match self.items {
             Items::Tensors { sets, source } => (source, sets.iter().flatten().collect::<Vec<_>>()),
             Items::Texts { tokens, given, .. } => (tokens.source(), given.iter().collect()),

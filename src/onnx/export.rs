@@ -214,6 +214,37 @@ pub fn fingerprint(model: &Model) -> Result<u64> {
     Ok(hasher.finish())
 }
 
+/// SHA-256 of the file that `model` would be with all constants inside: of their content, which
+/// is read a piece at a time.
+///
+/// # Errors
+/// A constant cannot be read or computed.
+#[cfg(feature = "eval")]
+pub(crate) fn sha256(model: &Model) -> Result<String> {
+    use sha2::{Digest, Sha256};
+    let encoder = Encoder {
+        model,
+        place: &|_| None,
+        location: "",
+    };
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    for piece in encoder.model()?.pieces {
+        match piece {
+            Piece::Bytes(bytes) => hash.update(bytes),
+            Piece::Data(Data::Bytes(bytes)) => hash.update(bytes),
+            Piece::Data(data) => {
+                for from in (0..data.len()).step_by(buffer.len()) {
+                    let len = (data.len() - from).min(buffer.len() as u64) as usize;
+                    data.read_at(from, &mut buffer[..len])?;
+                    hash.update(&buffer[..len]);
+                }
+            }
+        }
+    }
+    Ok(crate::digest::hex(hash))
+}
+
 struct LayoutFile {
     path: PathBuf,
     len: u64,

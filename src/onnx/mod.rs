@@ -13,12 +13,12 @@ mod typed;
 mod types;
 mod unknown;
 
-#[cfg(feature = "eval")]
-pub(crate) use export::to_memory;
 pub use export::{
     ExternalData, MESSAGE_LIMIT, Progress, SaveOptions, Saved, estimate, fingerprint, save,
     save_all, side_file_name, to_vec,
 };
+#[cfg(feature = "eval")]
+pub(crate) use export::{sha256, to_memory};
 pub use import::{OpenOptions, Opened, from_bytes, open};
 
 /// The messages of `proto/onnx.proto`.

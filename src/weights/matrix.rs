@@ -1,7 +1,10 @@
 //! A weight as the matrix that gets quantized.
 
-use super::Weight;
-use crate::ir::DataType;
+use super::{
+    Weight,
+    constant::{float_data, round_to},
+};
+use crate::{error::Result, ir::DataType};
 
 /// How an `[n, k]` matrix, quantized along k, lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,6 +57,21 @@ impl MatrixView {
         })
     }
 
+    /// All elements as `[n, k]`, row-major, as the model computes with them: cast and rounded.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn elements(&self) -> Result<Vec<f32>> {
+        let mut stored = float_data(&self.weight.data, self.weight.stored)?;
+        if let Some(to) = self.weight.rounding {
+            round_to(to, &mut stored);
+        }
+        Ok(match self.layout {
+            Layout::Rows => stored,
+            Layout::Columns => turned(&stored, self.n as usize),
+        })
+    }
+
     /// The type that activations and scales have in the quantized form: float16 stays;
     /// bfloat16 and double have no kernel on the CPU and become float.
     pub fn compute_type(&self) -> DataType {
@@ -62,6 +80,26 @@ impl MatrixView {
             _ => DataType::Float,
         }
     }
+}
+
+/// Rows and columns of a tile that [`turned`] goes through at once: what both sides touch of
+/// it stays in the nearest cache.
+const TILE: usize = 32;
+
+/// `[k, n]` as `[n, k]`.
+fn turned(elements: &[f32], n: usize) -> Vec<f32> {
+    let k = elements.len() / n.max(1);
+    let mut out = vec![0.0; elements.len()];
+    for row in (0..n).step_by(TILE) {
+        for col in (0..k).step_by(TILE) {
+            for r in row..n.min(row + TILE) {
+                for c in col..k.min(col + TILE) {
+                    out[r * k + c] = elements[c * n + r];
+                }
+            }
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -95,6 +133,28 @@ mod tests {
         assert_eq!(view(&[1, 5], &[0, 1], 1), Some((5, 1, Rows)));
         assert_eq!(view(&[1, 1], &[0, 0], 1), Some((1, 1, Rows)));
         assert_eq!(view(&[1, 1, 3, 5], &[0, 0, 5, 1], 0), Some((3, 5, Rows)));
+    }
+
+    #[test]
+    fn elements_are_read_as_rows() {
+        let stored: Vec<f32> = (0..70 * 33).map(|i| i as f32).collect();
+        let bytes: Vec<u8> = stored.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let of = |n_axis| {
+            let weight = Weight {
+                root: ValueId::from_index(0),
+                data: Data::Bytes(bytes.clone().into()),
+                stored: DataType::Float,
+                dtype: DataType::Float,
+                rounding: None,
+                dims: vec![70, 33],
+                strides: vec![33, 1],
+            };
+            let matrix = MatrixView::new(weight, n_axis).unwrap();
+            matrix.elements().unwrap()
+        };
+        assert_eq!(of(0), stored);
+        let turned = of(1);
+        assert!((0..33).all(|n| (0..70).all(|k| turned[n * 70 + k] == stored[k * 33 + n])));
     }
 
     #[test]

@@ -142,9 +142,10 @@ def find_binary() -> Path:
     return target / "release" / f"onnxq{suffix}"
 
 
-def build_example(name: str) -> str:
+def build_example(name: str, release: bool = False) -> str:
     """The path of an example of this repository, built."""
     command = [os.environ.get("CARGO", "cargo"), "build", "--quiet", "--example", name]
+    command += ["--release"] if release else []
     messages = subprocess.run(
         [*command, "--message-format=json-render-diagnostics"],
         cwd=REPOSITORY,
