@@ -26,6 +26,7 @@ mod columns;
 mod convert;
 mod dequantize;
 pub(crate) mod dispatch;
+mod gptq;
 mod lanes;
 mod matrix;
 mod rows;
@@ -42,6 +43,10 @@ pub use convert::{
     first_nonfinite,
 };
 pub use dequantize::{dequantize_rows, dequantize_rows_ref};
+pub use gptq::{
+    ChannelScales, Cross, GptqOptions, Hessian, Objective, Report, Scales, StatisticsError,
+    awq_scales, gptq, weighted_loss,
+};
 pub use matrix::{Matrix, Source};
 pub use rtn::{Out, QuantizeError, quantize_columns, quantize_rows};
 pub use rtn_ref::{quantize_columns_ref, quantize_rows_ref};
