@@ -28,6 +28,7 @@ mod dequantize;
 pub(crate) mod dispatch;
 mod fit;
 mod fit_ref;
+mod gptq;
 mod hqq;
 mod lanes;
 mod matrix;
@@ -47,6 +48,10 @@ pub use convert::{
     first_nonfinite,
 };
 pub use dequantize::{dequantize_rows, dequantize_rows_ref};
+pub use gptq::{
+    ChannelScales, Cross, GptqOptions, Hessian, Objective, Report, Scales, StatisticsError,
+    awq_scales, gptq, weighted_loss,
+};
 pub use matrix::{Matrix, Source};
 pub use method::{Method, Rule};
 pub use rtn::{
