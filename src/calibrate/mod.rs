@@ -38,6 +38,7 @@
 //! **Scope.** Weights in bodies of `If`, `Loop` and `Scan` and of local functions are not
 //! visited: [`Sites::unreached`].
 
+mod choose;
 mod feed;
 mod first;
 mod flow;
@@ -50,6 +51,7 @@ mod runner;
 mod segment;
 mod sequence;
 mod site;
+mod spill;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -57,6 +59,7 @@ mod visit;
 
 use std::{path::Path, sync::atomic::AtomicBool};
 
+pub use choose::{Choice, Chosen, Wanted, choose};
 pub use group::{Group, GroupWeight};
 pub use sequence::Sequence;
 pub use site::{Activation, Site, Sites, Terms};

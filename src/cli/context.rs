@@ -195,6 +195,18 @@ impl Cx {
         saved
     }
 
+    /// A bar for work in steps; Ctrl-C ends such work at its next step.
+    pub(crate) fn steps(&self) -> ProgressBar {
+        let _ = ctrlc::set_handler(|| CANCELLED.store(true, Ordering::Relaxed));
+        if self.quiet || !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new(0);
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {eta} {msg}");
+        bar.set_style(style.expect("the template is valid"));
+        bar
+    }
+
     fn bar(&self, bytes: u64) -> ProgressBar {
         if self.quiet || !io::stderr().is_terminal() {
             return ProgressBar::hidden();

@@ -1,12 +1,13 @@
 //! The options that watch a pipeline, and what they print.
 
-use std::fmt::Write;
+use std::{fmt::Write, sync::Arc};
 
 use clap::Args;
 use onnxq::{
     Error, Result,
     ir::Model,
     pass::{Changed, Instruments, PassManager, Pipeline, PrintIr, Report},
+    weights::Calibrated,
 };
 
 use super::Cx;
@@ -43,6 +44,7 @@ impl InstrumentArgs {
         &self,
         pipelines: &[&Pipeline],
         model: Model,
+        calibrated: Option<Arc<Calibrated>>,
         cx: &Cx,
     ) -> Result<Vec<(Model, Report)>> {
         for name in &self.print_ir_after {
@@ -68,6 +70,7 @@ impl InstrumentArgs {
                 print_ir,
                 print: Some(&mut print),
             },
+            calibrated,
         };
         let results = manager.run_all(pipelines, model)?;
         for (_, report) in &results {

@@ -1,6 +1,9 @@
 //! What `opt` and `quantize` have in common: read a model, run a pipeline, write the result.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::Args;
 use onnxq::{
@@ -12,6 +15,7 @@ use onnxq::{
     pass::{Changed, Options, Pipeline, Report},
     passes::REGISTRY,
     target::{self, Effect, Target, Targets},
+    weights::Calibrated,
 };
 use rayon::prelude::*;
 
@@ -116,10 +120,11 @@ pub(crate) struct Demands<'a> {
 }
 
 /// Runs the pipelines of `variants` on one model, and writes what they make of it where that meets the
-/// demands.
+/// demands. `calibrated` is for their passes.
 pub(crate) fn run(
     args: &JobArgs,
     variants: &[Variant<'_>],
+    calibrated: Option<Arc<Calibrated>>,
     demands: Option<&Demands<'_>>,
     cx: &Cx,
 ) -> Result<ExitStatus> {
@@ -133,7 +138,9 @@ pub(crate) fn run(
     };
     let summary = Summary::start(&path, &opened);
     let pipelines: Vec<&Pipeline> = variants.iter().map(|v| &v.pipeline).collect();
-    let run = args.instruments.run(&pipelines, opened.model, cx);
+    let run = args
+        .instruments
+        .run(&pipelines, opened.model, calibrated, cx);
     let results = run.map_err(at_file(&path))?;
     let runs_from = results
         .par_iter()

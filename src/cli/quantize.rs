@@ -1,18 +1,24 @@
 //! `onnxq quantize`: the main job.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::{Args, ValueEnum};
 use onnxq::{
     Error, Result,
+    calibrate::Wanted,
     pass::{Options, Pipeline},
     passes::REGISTRY,
+    quant::GptqOptions,
     target::Targets,
+    weights::Calibrated,
 };
 
 use super::{
     Cx, ExitStatus, External, at_option,
-    calibrate::CalibrateArgs,
+    calibrate::{self, CalibrateArgs},
     check::CheckArgs,
     context::{is_folder, output_path},
     job::{self, Demands, JobArgs, Variant},
@@ -43,6 +49,12 @@ pub(crate) struct QuantizeArgs {
     /// A zero point for each block, too: more accurate, a little larger [example: --asymmetric]
     #[arg(long)]
     asymmetric: bool,
+    /// How the codes of q2 and q4 are chosen: by the range of each block (rtn), by its least weighted
+    /// squared error (mse), by half-quadratic quantization (hqq), and with --calibrate by that error
+    /// weighted with the activations (imatrix) or by the error of the products (gptq)
+    /// [default: rtn, with --calibrate gptq; example: --method mse]
+    #[arg(long, value_name = "NAME", value_parser = ["rtn", "mse", "hqq", "imatrix", "gptq"])]
+    method: Option<String>,
     /// MatMulNBits' accuracy_level: 4 computes with int8 activations, which is faster on the CPU
     /// and less accurate [default: unset for 4 bits, 4 for 2 and 8;
     /// example: --accuracy-level 4]
@@ -112,6 +124,10 @@ enum Dtype {
 }
 
 impl Dtype {
+    fn in_blocks(self) -> bool {
+        matches!(self, Dtype::Q2 | Dtype::Q2f16 | Dtype::Q4 | Dtype::Q4f16)
+    }
+
     fn is_half(self) -> bool {
         matches!(self, Dtype::Fp16 | Dtype::Q2f16 | Dtype::Q4f16)
     }
@@ -124,12 +140,13 @@ pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
         targets: &targets,
         check: &args.check,
     };
-    job::run(&args.job, &args.variants(cx)?, Some(&demands), cx)
+    let (variants, calibrated) = args.variants(cx)?;
+    job::run(&args.job, &variants, calibrated, Some(&demands), cx)
 }
 
 impl QuantizeArgs {
     /// The outputs that are asked for.
-    fn variants(&self, cx: &Cx) -> Result<Vec<Variant<'_>>> {
+    fn variants(&self, cx: &Cx) -> Result<(Vec<Variant<'_>>, Option<Arc<Calibrated>>)> {
         if let [_, _, ..] = self.dtype.as_slice()
             && let Some(output) = &self.output
             && !is_folder(output)
@@ -148,28 +165,72 @@ impl QuantizeArgs {
             dtypes.push(dtype);
             new
         });
-        new.map(|&dtype| {
+        let new: Vec<Dtype> = new.copied().collect();
+        let calibrated = self.calibrated(&new, &large, cx)?;
+        let variant = |dtype: Dtype| {
             let bits = self.bits_of(dtype)?;
             let output = move |input: &Path| self.output(input, dtype, bits);
             Ok(Variant {
-                pipeline: self.pipeline(dtype, bits, &large)?,
+                pipeline: self.pipeline(dtype, bits, self.method(), &large)?,
                 output: Box::new(output),
             })
-        })
-        .collect()
+        };
+        let variants = new.into_iter().map(variant).collect::<Result<_>>()?;
+        Ok((variants, calibrated))
+    }
+
+    /// The method by which codes in blocks are chosen.
+    fn method(&self) -> &str {
+        match (&self.method, &self.calibrate.calibrate) {
+            (Some(method), _) => method,
+            // Its codes are for the operators of ONNX Runtime.
+            (None, Some(_)) if self.format.as_deref() == Some("qdq") => "imatrix",
+            (None, Some(_)) => "gptq",
+            (None, None) => "rtn",
+        }
+    }
+
+    /// What the method wants to know of the activations.
+    fn calibrated(
+        &self,
+        dtypes: &[Dtype],
+        large: &[(String, f64)],
+        cx: &Cx,
+    ) -> Result<Option<Arc<Calibrated>>> {
+        let wanted = match self.method() {
+            "imatrix" => Wanted::Importance,
+            "gptq" => Wanted::Codes(GptqOptions::default()),
+            _ => return Ok(None),
+        };
+        let mut pipelines = Vec::new();
+        for &dtype in dtypes.iter().filter(|d| d.in_blocks()) {
+            pipelines.push(self.pipeline(dtype, self.bits_of(dtype)?, "mse", large)?);
+        }
+        if pipelines.is_empty() {
+            return Ok(None);
+        }
+        let plan = calibrate::Plan {
+            before: self.before()?,
+            pipelines,
+            wanted,
+            read: &self.job.read,
+        };
+        let (how, engine) = (&self.check.how, &self.check.engine);
+        let calibrated = self.calibrate.choose(&plan, how, engine, cx)?;
+        Ok(Some(Arc::new(calibrated)))
     }
 
     /// Refuses options that none of the dtypes has a use for.
     fn check_used(&self) -> Result<()> {
-        let blocks = |d: &Dtype| matches!(d, Dtype::Q2 | Dtype::Q2f16 | Dtype::Q4 | Dtype::Q4f16);
         let (blocks, half) = (
-            self.dtype.iter().any(blocks),
+            self.dtype.iter().any(|d| d.in_blocks()),
             self.dtype.iter().any(|d| d.is_half()),
         );
         let in_blocks = "q2, q2f16, q4 or q4f16";
         let given = [
             ("--block-size", self.block_size.is_some(), blocks, in_blocks),
             ("--format", self.format.is_some(), blocks, in_blocks),
+            ("--method", self.method.is_some(), blocks, in_blocks),
             (
                 "--accuracy-level",
                 self.accuracy_level.is_some(),
@@ -231,10 +292,15 @@ impl QuantizeArgs {
 
     /// The values that were measured to be beyond half precision.
     fn large(&self, cx: &Cx) -> Result<Vec<(String, f64)>> {
-        if self.calibrate.calibrate.is_some() && !self.dtype.iter().any(|d| d.is_half()) {
+        let used = |d: &Dtype| d.is_half() || d.in_blocks();
+        if self.calibrate.calibrate.is_some() && !self.dtype.iter().any(used) {
             return Err(Error::input(
-                "--calibrate: it is for what becomes half; expected --dtype fp16, q4f16 or q2f16",
+                "--calibrate: it is for codes in blocks and what becomes half; expected --dtype q4, q4f16, q2, \
+                 q2f16 or fp16",
             ));
+        }
+        if !self.dtype.iter().any(|d| d.is_half()) {
+            return Ok(Vec::new());
         }
         let (read, check) = (&self.job.read, &self.check);
         self.calibrate
@@ -245,6 +311,7 @@ impl QuantizeArgs {
         &self,
         dtype: Dtype,
         bits: Option<u8>,
+        method: &str,
         large: &[(String, f64)],
     ) -> Result<Pipeline> {
         let mut pipeline = self.before()?;
@@ -256,9 +323,9 @@ impl QuantizeArgs {
             (_, None) => {}
             (Dtype::Q2f16 | Dtype::Q4f16, Some(bits)) => {
                 self.half(&mut pipeline, "cache", large)?;
-                self.nbits(&mut pipeline, bits)?;
+                self.nbits(&mut pipeline, bits, method)?;
             }
-            (_, Some(bits)) => self.nbits(&mut pipeline, bits)?,
+            (_, Some(bits)) => self.nbits(&mut pipeline, bits, method)?,
         }
         Ok(pipeline)
     }
@@ -292,7 +359,7 @@ impl QuantizeArgs {
     }
 
     /// Weights in blocks.
-    fn nbits(&self, pipeline: &mut Pipeline, bits: u8) -> Result<()> {
+    fn nbits(&self, pipeline: &mut Pipeline, bits: u8, method: &str) -> Result<()> {
         let pass = REGISTRY.pass("nbits").expect("nbits is registered");
         let mut options = Options::none(pass.options);
         options.set("bits", Some(&bits.to_string()))?;
@@ -301,6 +368,9 @@ impl QuantizeArgs {
         options.set("block", Some(self.block_size.as_deref().unwrap_or(block)))?;
         if self.asymmetric {
             options.set("asymmetric", None)?;
+        }
+        if method != "rtn" {
+            options.set("method", Some(method))?;
         }
         if let Some(format) = &self.format {
             options.set("format", Some(format))?;

@@ -27,10 +27,11 @@ pub(crate) struct TextArgs {
     windows: Count,
 }
 
+/// A number, or all.
 #[derive(Clone, Copy)]
-struct Count(Option<usize>);
+pub(crate) struct Count(pub(crate) Option<usize>);
 
-fn parse_count(text: &str) -> Result<Count, String> {
+pub(crate) fn parse_count(text: &str) -> Result<Count, String> {
     match text.parse::<usize>() {
         _ if text == "all" => Ok(Count(None)),
         Ok(n) if n > 0 => Ok(Count(Some(n))),
@@ -50,11 +51,16 @@ impl TextArgs {
     /// The text at `path` as one sequence, as much of it as the windows take; the tokenizer is
     /// looked for beside `model`.
     pub(crate) fn text(&self, path: &Path, model: &Path) -> Result<Tokens> {
+        self.text_of(path, model, self.windows())
+    }
+
+    /// The same, of other windows.
+    pub(crate) fn text_of(&self, path: &Path, model: &Path, windows: Windows) -> Result<Tokens> {
         let Windows {
             window,
             stride,
             limit,
-        } = self.windows();
+        } = windows;
         let most = limit.map(|n| window.saturating_add((n - 1).saturating_mul(stride)));
         Tokens::from_text(path, &self.tokenizer(model)?, most)
     }

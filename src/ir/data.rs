@@ -47,6 +47,20 @@ impl SourceFile {
         })
     }
 
+    /// `file`, which is open for reading and is called `path` in messages.
+    ///
+    /// # Errors
+    /// Its length cannot be had.
+    pub fn of(file: File, path: &Path) -> Result<SourceFile> {
+        let meta = file.metadata();
+        let meta = meta.map_err(|e| Error::io(format!("`{}`", path.display()), e))?;
+        Ok(SourceFile {
+            path: path.to_path_buf(),
+            file,
+            len: meta.len(),
+        })
+    }
+
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
