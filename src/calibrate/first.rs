@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    flow::{Flow, operands},
+    flow::Flow,
     group::Group,
-    plan::{Segment, constants, segments},
+    plan::{Segment, constants, needed, segments},
 };
-use crate::ir::{NodeId, ValueId};
+use crate::ir::{NodeId, SideTable, ValueId};
 
 /// Constants of a segment, in bytes, unless a single one has more. Fewer segments are loaded
-/// faster; this many bytes are little beside what an engine takes.
-const SEGMENT: u64 = 256 << 20;
+/// faster; this many bytes are little beside what an engine takes. The models of tests are cut, too.
+const SEGMENT: u64 = if cfg!(test) { 1 << 6 } else { 256 << 20 };
 
 /// The segments that compute the activations of `groups[pending]`: cut where groups are, as far
 /// as the weights in between are worth it.
@@ -25,7 +25,9 @@ pub(super) fn plan(
         activations.map(|a| a.value).collect()
     };
     let observed = values(&groups[pending]);
-    let before = ancestors(flow, &observed);
+    let all: Vec<ValueId> = observed.iter().copied().collect();
+    let before = needed(flow, &all, &SideTable::new(false));
+    let before: BTreeSet<NodeId> = before.into_iter().collect();
     let cuts = values(groups);
     let cuts = cuts.into_iter().filter(|v| {
         let producer = flow.model.producer(*v);
@@ -55,24 +57,10 @@ pub(super) fn plan(
     segments(flow, &merged)
 }
 
-/// The nodes that `values` depend on.
-fn ancestors(flow: &Flow<'_>, values: &BTreeSet<ValueId>) -> BTreeSet<NodeId> {
-    let mut seen = BTreeSet::new();
-    let mut open: Vec<ValueId> = values.iter().copied().collect();
-    while let Some(value) = open.pop() {
-        if let Some(node) = flow.model.producer(value)
-            && seen.insert(node)
-        {
-            open.extend(flow.operands(node));
-        }
-    }
-    seen
-}
-
 /// Bytes of the constants that `segment` reads.
 fn constant_bytes(flow: &Flow<'_>, segment: &Segment) -> u64 {
     let model = flow.model;
-    let read = segment.nodes.iter().flat_map(|&n| operands(model, n));
+    let read = segment.nodes.iter().flat_map(|&n| model.operands(n));
     let mut tensors: BTreeMap<_, u64> = BTreeMap::new();
     for value in constants(flow, model, read).initializers {
         if let Some((tensor, data)) = model.tensor(value).and_then(|t| Some((t, t.data()?))) {

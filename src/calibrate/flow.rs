@@ -67,7 +67,7 @@ impl<'m> Flow<'m> {
         }
         let random = Random::of(model);
         for (at, &node) in main.nodes.iter().enumerate() {
-            let operands = operands(model, node);
+            let operands: Vec<ValueId> = model.operands(node).collect();
             let varies = operands.iter().any(|&v| flow.varies[v]) || random.draws(node);
             let outputs = &model.nodes[node].outputs;
             for &output in outputs.iter().flatten() {
@@ -126,18 +126,6 @@ impl<'m> Flow<'m> {
         let tensor = |&v: &ValueId| Some((v, self.model.tensor(v)?));
         self.given.iter().filter_map(tensor)
     }
-}
-
-/// What a node of `model` reads: its inputs, and what the graphs in it capture.
-pub(super) fn operands(model: &Model, node: NodeId) -> Vec<ValueId> {
-    let node = &model.nodes[node];
-    let captured = node.subgraphs().flat_map(|g| model.captures(g));
-    node.inputs
-        .iter()
-        .flatten()
-        .copied()
-        .chain(captured)
-        .collect()
 }
 
 /// Which nodes draw random numbers.

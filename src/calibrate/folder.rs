@@ -29,7 +29,7 @@ const MANIFEST: &str = "run.json";
 const FORMAT: u32 = 1;
 
 /// What a run works on. Runs can go on from each other when all of it is equal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Identity {
     /// SHA-256 of the model.
     pub(super) model: String,
@@ -104,17 +104,10 @@ impl Folder {
                 Err(e) => return Err(cannot("create", &path, e)),
             }
         };
-        let nothing = Identity {
-            model: String::new(),
-            items: String::new(),
-            weights: String::new(),
-            engine: String::new(),
-            options: String::new(),
-        };
         let folder = Folder {
             path,
             temporary: true,
-            manifest: begin(nothing),
+            manifest: begin(Identity::default()),
         };
         folder.prepare()?;
         Ok(folder)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::flow::{Flow, operands};
+use super::flow::Flow;
 use crate::ir::{Def, Model, NodeId, SideTable, ValueId};
 
 /// The nodes between two cuts.
@@ -54,7 +54,11 @@ pub(super) fn segments(flow: &Flow<'_>, targets: &[Vec<ValueId>]) -> Vec<Segment
 }
 
 /// The nodes that compute `targets` from what is `kept`.
-fn needed(flow: &Flow<'_>, targets: &[ValueId], kept: &SideTable<ValueId, bool>) -> Vec<NodeId> {
+pub(super) fn needed(
+    flow: &Flow<'_>,
+    targets: &[ValueId],
+    kept: &SideTable<ValueId, bool>,
+) -> Vec<NodeId> {
     let mut seen = SideTable::<NodeId, bool>::new(false);
     let mut nodes = Vec::new();
     let mut open = targets.to_vec();
@@ -121,7 +125,7 @@ pub(super) fn constants(
             Def::Node(node, _) => {
                 if seen.insert(node) {
                     found.nodes.push(node);
-                    open.extend(operands(model, node));
+                    open.extend(model.operands(node));
                 }
             }
             _ => {

@@ -20,8 +20,8 @@ use crate::{
 };
 
 /// A model of more bytes goes to the engine in a file: in memory it is there twice while it is
-/// loaded, and above 2 GiB not at all.
-const IN_MEMORY: u64 = 1 << 30;
+/// loaded, and above 2 GiB not at all. Tests have smaller models, and take both ways.
+const IN_MEMORY: u64 = if cfg!(test) { 1 << 12 } else { 1 << 30 };
 
 /// Where a segment runs, and where its values are put aside.
 #[derive(Clone, Copy)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
-    flow::{Flow, operands},
+    flow::Flow,
     plan::{Segment, constants},
 };
 use crate::{
@@ -60,7 +60,7 @@ pub(super) fn extract(
     let mut model = base.clone();
     let main = model.main;
     replace(&mut model, replaced);
-    let operands = segment.nodes.iter().flat_map(|&n| operands(&model, n));
+    let operands = segment.nodes.iter().flat_map(|&n| model.operands(n));
     let read: BTreeSet<ValueId> = operands.collect();
     let constants = constants(flow, &model, read.iter().copied());
     let mut nodes = constants.nodes;

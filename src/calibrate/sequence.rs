@@ -102,7 +102,9 @@ impl<'a> Sequence<'a> {
         &self.groups
     }
 
-    /// Visits all groups, or those that the run before has not finished.
+    /// Visits all groups, or those that the run before has not finished. Once: after an error
+    /// the visitor may have seen some rows of a group, so that a new one and a new sequence are
+    /// to go on.
     ///
     /// # Errors
     /// The engine refuses or cannot run a segment; an activation is not finite: which, and for

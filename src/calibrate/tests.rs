@@ -147,7 +147,7 @@ fn run(model: &Model, sets: &[Vec<Named>], new: New, options: Options<'_>) -> Re
         new: Some(new),
         ..Collect::default()
     };
-    run_with(model, sets, seen, options).map_err(|(_, e)| e)
+    run_with(model, sets, seen, options).map_err(|stopped| stopped.1)
 }
 
 fn run_with(
@@ -155,7 +155,7 @@ fn run_with(
     sets: &[Vec<Named>],
     mut seen: Collect,
     options: Options<'_>,
-) -> Result<Shown, (Collect, Error)> {
+) -> Result<Shown, Box<(Collect, Error)>> {
     let items = Items::Tensors { sets, source: "" };
     let engine = Rten::new();
     let found = Sites::of(model).and_then(|found| {
@@ -167,7 +167,7 @@ fn run_with(
     });
     let mut sequence = match found {
         Ok(sequence) => sequence,
-        Err(e) => return Err((seen, e)),
+        Err(e) => return Err(Box::new((seen, e))),
     };
     let groups = sequence.groups().iter();
     let groups = groups.map(|g| {
@@ -183,7 +183,7 @@ fn run_with(
     seen.weights = sequence.groups().iter().map(views).collect();
     match sequence.run(&mut seen) {
         Ok(()) => Ok(Shown { seen, groups }),
-        Err(e) => Err((seen, e)),
+        Err(e) => Err(Box::new((seen, e))),
     }
 }
 
@@ -245,41 +245,51 @@ fn expected(model: &Model, sets: &[Vec<Named>], activations: &[Activation], k: u
 /// Runs `model` with weights as they are, given as they are, and perturbed; compares what is
 /// shown with runs of the whole model. Returns the groups: name, whether first, weights.
 fn check(model: &Model, sets: &[Vec<Named>]) -> Vec<(String, bool, usize)> {
-    let changed = perturb(model);
     let mut found = Vec::new();
     for new in [New::None, New::Same, New::Perturbed] {
         for float_rows in [false, true] {
-            let options = Options {
-                float_rows,
-                ..Options::default()
-            };
-            let shown = run(model, sets, new, options).unwrap_or_else(|e| panic!("{}", e.chain()));
-            let seen = &shown.seen;
-            assert_eq!(seen.order, (0..shown.groups.len()).collect::<Vec<_>>());
-            for (g, (name, activations, first, _)) in shown.groups.iter().enumerate() {
-                let k = seen.weights[g][0].k;
-                let of = |model| expected(model, sets, activations, k);
-                let float = of(model);
-                let rows = match new == New::Perturbed && !first {
-                    true => of(&changed),
-                    false => float.clone(),
-                };
-                let none = Vec::new();
-                assert_eq!(*seen.rows.get(&g).unwrap_or(&none), rows, "{name}");
-                assert_eq!(seen.counts[&g], rows.len() as u64 / k, "{name}");
-                let shown = seen.float.get(&g).unwrap_or(&none);
-                assert_eq!(
-                    *shown,
-                    if float_rows { float } else { Vec::new() },
-                    "{name}"
-                );
-            }
-            let last = seen.steps.last().copied();
-            assert!(last.is_none_or(|(done, total)| done == total), "{last:?}");
-            found = shown.groups;
+            found = compare(model, sets, new, float_rows);
         }
     }
-    let brief = found.into_iter();
+    found
+}
+
+/// As [`check`], once.
+fn compare(
+    model: &Model,
+    sets: &[Vec<Named>],
+    new: New,
+    float_rows: bool,
+) -> Vec<(String, bool, usize)> {
+    let options = Options {
+        float_rows,
+        ..Options::default()
+    };
+    let shown = run(model, sets, new, options).unwrap_or_else(|e| panic!("{}", e.chain()));
+    let changed = perturb(model);
+    let seen = &shown.seen;
+    assert_eq!(seen.order, (0..shown.groups.len()).collect::<Vec<_>>());
+    for (g, (name, activations, first, _)) in shown.groups.iter().enumerate() {
+        let k = seen.weights[g][0].k;
+        let of = |model| expected(model, sets, activations, k);
+        let float = of(model);
+        let rows = match new == New::Perturbed && !first {
+            true => of(&changed),
+            false => float.clone(),
+        };
+        let none = Vec::new();
+        assert_eq!(*seen.rows.get(&g).unwrap_or(&none), rows, "{name}");
+        assert_eq!(seen.counts[&g], rows.len() as u64 / k, "{name}");
+        let beside = seen.float.get(&g).unwrap_or(&none);
+        assert_eq!(
+            *beside,
+            if float_rows { float } else { Vec::new() },
+            "{name}"
+        );
+    }
+    let last = seen.steps.last().copied();
+    assert!(last.is_none_or(|(done, total)| done == total), "{last:?}");
+    let brief = shown.groups.into_iter();
     brief
         .map(|(name, _, first, weights)| (name, first, weights))
         .collect()

@@ -170,7 +170,10 @@ impl<'m> Cut<'m> {
                 let value = &model.values[v];
                 matches!(value.def, Def::Input(_)) && value.constant.is_none()
             };
-            if !operands(model, node).any(|v| is_input(v) || varies.contains(&v)) {
+            if !model
+                .operands(node)
+                .any(|v| is_input(v) || varies.contains(&v))
+            {
                 continue;
             }
             for &value in model.nodes[node].outputs.iter().flatten() {
@@ -218,7 +221,7 @@ impl<'m> Cut<'m> {
         let mut open = vec![last];
         while let Some(node) = open.pop() {
             piece.nodes.push(node);
-            for value in operands(self.model, node) {
+            for value in self.model.operands(node) {
                 let Some(producer) = self.model.producer(value) else {
                     continue;
                 };
@@ -310,13 +313,6 @@ impl<'m> Cut<'m> {
     }
 }
 
-/// What a node reads: its inputs, and what the graphs in it capture.
-fn operands(model: &Model, node: NodeId) -> impl Iterator<Item = ValueId> + '_ {
-    let node = &model.nodes[node];
-    let captured = node.subgraphs().flat_map(|g| model.captures(g));
-    node.inputs.iter().flatten().copied().chain(captured)
-}
-
 /// `model` with the values of these names as its outputs.
 fn expose(model: &Model, names: &[String]) -> Result<Model> {
     let mut exposing = model.clone();
@@ -387,7 +383,7 @@ fn force(
     }
     edit.finish();
     let kept: BTreeSet<NodeId> = pieces.iter().flat_map(|p| p.nodes.clone()).collect();
-    let read: HashSet<ValueId> = kept.iter().flat_map(|&n| operands(&forced, n)).collect();
+    let read: HashSet<ValueId> = kept.iter().flat_map(|&n| forced.operands(n)).collect();
     let graph = &mut forced.graphs[main];
     graph.nodes.retain(|n| kept.contains(n));
     graph.inputs.retain(|v| read.contains(v));

@@ -129,6 +129,13 @@ impl Model {
         captures
     }
 
+    /// What `node` reads: its inputs, and what the graphs in it capture.
+    pub fn operands(&self, node: NodeId) -> impl Iterator<Item = ValueId> + '_ {
+        let node = &self.nodes[node];
+        let captured = node.subgraphs().flat_map(|g| self.captures(g));
+        node.inputs.iter().flatten().copied().chain(captured)
+    }
+
     /// All values that belong to `graph` itself (not to graphs inside it), each once: its
     /// inputs, initializers and what its nodes make.
     pub fn values_of(&self, graph: GraphId) -> Vec<ValueId> {

@@ -327,6 +327,6 @@ fn the_model_of_the_tests_as_a_whole() {
     let sets: Vec<Vec<Named>> = (1..3)
         .map(|seed| random_inputs(&model, seed, &extents).unwrap())
         .collect();
-    let groups = check(&model, &sets);
+    let groups = compare(&model, &sets, New::Perturbed, true);
     assert!(groups.len() > 4, "{groups:?}");
 }

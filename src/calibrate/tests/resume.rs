@@ -40,7 +40,7 @@ fn run_in(
     folder: &Path,
     float_rows: bool,
     calls: Option<usize>,
-) -> Result<Shown, (Collect, Error)> {
+) -> Result<Shown, Box<(Collect, Error)>> {
     let options = Options {
         folder: Some(folder),
         float_rows,
@@ -87,15 +87,16 @@ fn a_run_that_is_killed_anywhere_goes_on() {
         );
         for calls in 0.. {
             let folder = tempfile::tempdir().unwrap();
-            let Err((seen, error)) = run_in(folder.path(), float_rows, Some(calls)) else {
+            let Err(stopped) = run_in(folder.path(), float_rows, Some(calls)) else {
                 assert!(calls > 10);
                 break;
             };
+            let (seen, error) = *stopped;
             assert!(error.chain().ends_with("killed"), "{}", error.chain());
             // Twice, the second time a little later.
             let _ = run_in(folder.path(), float_rows, Some(2));
             let rest = run_in(folder.path(), float_rows, None);
-            let rest = rest.unwrap_or_else(|(_, e)| panic!("{calls}: {}", e.chain()));
+            let rest = rest.unwrap_or_else(|e| panic!("{calls}: {}", e.1.chain()));
             assert_eq!(rest.seen.rows, whole.seen.rows, "{calls}");
             assert_eq!(rest.seen.order, whole.seen.order);
             assert_eq!(content(folder.path()), expected, "{calls}");
