@@ -80,7 +80,9 @@ fn scales(magnitudes: &[f32], alpha: f32) -> Vec<f32> {
         return vec![1.0; magnitudes.len()];
     }
     let powers = magnitudes.iter().map(|m| (m / largest).max(SMALLEST));
-    let powers: Vec<f32> = powers.map(|m| f64::from(m).powf(f64::from(alpha)) as f32).collect();
+    let powers: Vec<f32> = powers
+        .map(|m| f64::from(m).powf(f64::from(alpha)) as f32)
+        .collect();
     let least = powers.iter().fold(1.0, |a: f32, &b| a.min(b));
     let unit = least.sqrt();
     powers.iter().map(|p| p / unit).collect()

@@ -165,13 +165,7 @@ fn update(first_row: usize, task: &mut [f64], end: usize, columns: usize, packed
 }
 
 #[inline(always)]
-fn update_body(
-    first_row: usize,
-    task: &mut [f64],
-    end: usize,
-    columns: usize,
-    packed: &Packed,
-) {
+fn update_body(first_row: usize, task: &mut [f64], end: usize, columns: usize, packed: &Packed) {
     // Offsets of a row in a packed triangle do not depend on its size.
     let offset = |row| Part::Lower.offset(0, row) - Part::Lower.offset(0, first_row);
     let rows = (first_row..first_row + PANEL).take_while(|&row| offset(row + 1) <= task.len());
@@ -224,7 +218,10 @@ mod tests {
                     let got: f64 = (0..=j).map(|t| at(i, t) * at(j, t)).sum();
                     // Rounding: k products of size at most 1.5 k.
                     let want = a[Part::Lower.offset(k, i) + j];
-                    assert!((got - want).abs() < 1e-15 * (k * k) as f64 + 1e-14, "{k} {i} {j}");
+                    assert!(
+                        (got - want).abs() < 1e-15 * (k * k) as f64 + 1e-14,
+                        "{k} {i} {j}"
+                    );
                 }
             }
         }

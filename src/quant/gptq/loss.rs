@@ -21,7 +21,9 @@ pub fn weighted_loss(errors: &[f32], h: &Hessian) -> f64 {
     let k = h.k();
     assert_eq!(errors.len() % k, 0, "errors of whole rows of {k}");
     let lower = h.lower();
-    let largest = (0..k).map(|i| lower[Part::Lower.offset(k, i) + i]).fold(0.0, f64::max);
+    let largest = (0..k)
+        .map(|i| lower[Part::Lower.offset(k, i) + i])
+        .fold(0.0, f64::max);
     if largest == 0.0 {
         return 0.0;
     }

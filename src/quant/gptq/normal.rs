@@ -62,7 +62,11 @@ impl Normal {
             }
             // The diagonal holds the inverse.
             for l in 0..LANES {
-                pivot[l] = if pivot[l] > 0.0 { pivot[l].max(least[l]) } else { f64::INFINITY };
+                pivot[l] = if pivot[l] > 0.0 {
+                    pivot[l].max(least[l])
+                } else {
+                    f64::INFINITY
+                };
                 pivot[l] = 1.0 / pivot[l].sqrt();
             }
             i += 1;
@@ -109,7 +113,11 @@ impl Normal {
             for (j, (a, product)) in factor.iter().zip(&mut products).enumerate() {
                 for l in 0..LANES {
                     // A pivot of infinity has an unknown of 0.
-                    let a = if j < i || a[l] == 0.0 { a[l] } else { 1.0 / a[l] };
+                    let a = if j < i || a[l] == 0.0 {
+                        a[l]
+                    } else {
+                        1.0 / a[l]
+                    };
                     product[l] += a * x[l];
                 }
             }

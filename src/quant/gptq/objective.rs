@@ -74,7 +74,9 @@ impl Objective {
             k,
             options: *options,
             feedback: feedback(k, &factor),
-            pivots: (0..k).map(|j| factor[on_diagonal(k - 1 - j)].powi(2)).collect(),
+            pivots: (0..k)
+                .map(|j| factor[on_diagonal(k - 1 - j)].powi(2))
+                .collect(),
             order,
             hessian: quads(k, |i, j| {
                 let x = lower[Part::Lower.offset(k, i.max(j)) + i.min(j)];
@@ -167,12 +169,15 @@ fn feedback(k: usize, factor: &[f64]) -> Vec<Vec<[f32; QUAD]>> {
 /// The `[k, k]` matrix `at` in `f32`, four columns at a time, the last ones padded with zeros.
 pub(super) fn quads(k: usize, at: impl Fn(usize, usize) -> f64 + Sync) -> Vec<[f32; QUAD]> {
     let mut quads = vec![[0.0; QUAD]; k.div_ceil(QUAD) * k];
-    quads.par_chunks_mut(k).enumerate().for_each(|(quad, rows)| {
-        for (i, row) in rows.iter_mut().enumerate() {
-            for (c, x) in row.iter_mut().enumerate().take(k - quad * QUAD) {
-                *x = at(i, quad * QUAD + c) as f32;
+    quads
+        .par_chunks_mut(k)
+        .enumerate()
+        .for_each(|(quad, rows)| {
+            for (i, row) in rows.iter_mut().enumerate() {
+                for (c, x) in row.iter_mut().enumerate().take(k - quad * QUAD) {
+                    *x = at(i, quad * QUAD + c) as f32;
+                }
             }
-        }
-    });
+        });
     quads
 }

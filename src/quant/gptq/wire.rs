@@ -73,7 +73,12 @@ impl<'a> Reader<'a> {
 
     pub(super) fn f32s(&mut self, elements: usize) -> Result<Vec<f32>, StatisticsError> {
         let bytes = self.take(elements, 4)?;
-        let x: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let x: Vec<f32> = bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| f32::from_le_bytes(*b))
+            .collect();
         if x.iter().all(|x| x.is_finite()) {
             Ok(x)
         } else {
