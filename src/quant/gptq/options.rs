@@ -7,9 +7,26 @@ pub enum Scales {
     Plain,
     /// Those of the least squared error of the block.
     Search,
-    /// Those of the least squared error, weighted by the mean squares of the activations. With error
-    /// feedback this is no better than [`Scales::Search`]; without it, it is.
-    WeightedSearch,
+    /// Those of the least squared error, weighted by the mean squares of the activations.
+    Weighted,
+    /// For each row the best after the sweep of [`Scales::Search`], [`Scales::Weighted`] and weights
+    /// between the two, the roots of the mean squares. Neither of the two is best for all layers: where
+    /// a few channels are much larger than all others, weights help.
+    Best,
+}
+
+impl Scales {
+    /// The weights that are tried, from the mean squares.
+    pub(super) fn weights(self) -> &'static [fn(f32) -> f32] {
+        const EQUAL: fn(f32) -> f32 = |_| 1.0;
+        const SQUARES: fn(f32) -> f32 = |square| square;
+        match self {
+            Scales::Plain => &[],
+            Scales::Search => &[EQUAL],
+            Scales::Weighted => &[SQUARES],
+            Scales::Best => &[EQUAL, f32::sqrt, SQUARES],
+        }
+    }
 }
 
 /// Options of [`gptq`](super::gptq).
@@ -36,7 +53,7 @@ impl Default for GptqOptions {
         Self {
             damping: 0.01,
             activation_order: true,
-            scales: Scales::Search,
+            scales: Scales::Best,
             alpha: 1.0,
             sweeps: 2,
             refits: 2,

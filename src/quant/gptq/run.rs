@@ -8,11 +8,10 @@ use super::options::{GptqOptions, Report, Scales};
 use super::panel::{Choice, Panel};
 use super::product::LANES;
 use super::refit::{gradient, refit};
-use super::search::search;
+use super::search::search_grids;
 use super::shift::shift;
 use super::statistics::{Cross, Hessian};
 use super::sweep::{measure, sweep};
-use crate::quant::dispatch::dispatch;
 use crate::quant::rtn::{Out, QuantizeError, Refused};
 use crate::quant::rtn_ref::first_error;
 use crate::quant::spec::BlockSpec;
@@ -25,7 +24,8 @@ const STRIPE: usize = 4;
 /// change as little as possible. `out` is as [`quantize_rows`](crate::quant::quantize_rows) writes it.
 ///
 /// 1. Each block gets its scale and zero point from the weight ([`Scales`]).
-/// 2. GPTQ (Frantar et al. 2022) chooses the codes, column by column, with error feedback.
+/// 2. GPTQ (Frantar et al. 2022) chooses the codes, column by column, with error feedback. If there are
+///    several ways to get the scales, both steps are done for each.
 /// 3. [`GptqOptions::refits`] times: [`GptqOptions::sweeps`] sweeps of coordinate descent over the
 ///    codes, then a least-squares fit of all scales of a row.
 ///
@@ -124,11 +124,21 @@ impl Objective {
         let mut best: Vec<Choice> = panels.iter().map(|panel| panel.now.clone()).collect();
         let before: Vec<[f64; LANES]> = best.iter().map(|best| best.loss).collect();
 
-        for panel in &mut panels {
-            choose_grids(self, spec, panel);
+        if self.options.scales == Scales::Plain {
+            sweep(self, spec, &mut panels);
+            improve(&mut best, &panels);
         }
-        sweep(self, spec, &mut panels);
-        improve(&mut best, &panels);
+        for &weight in self.options.scales.weights() {
+            for panel in &mut panels {
+                search_grids(self, spec, weight, panel);
+            }
+            sweep(self, spec, &mut panels);
+            improve(&mut best, &panels);
+        }
+        for (panel, best) in panels.iter_mut().zip(&best) {
+            panel.now.clone_from(best);
+            panel.update_errors(spec);
+        }
         for _ in 0..self.options.refits {
             for _ in 0..self.options.sweeps {
                 descend(self, spec, &mut panels);
@@ -172,28 +182,4 @@ fn cut<'a>(from: &mut &'a mut [u8], len: usize) -> &'a mut [u8] {
     let (taken, rest) = std::mem::take(from).split_at_mut(len);
     *from = rest;
     taken
-}
-
-/// Sets the grids that the sweep begins with.
-fn choose_grids(objective: &Objective, spec: &BlockSpec, panel: &mut Panel) {
-    dispatch!(choose_grids_body(objective: &Objective, spec: &BlockSpec, panel: &mut Panel));
-}
-
-#[inline(always)]
-fn choose_grids_body(objective: &Objective, spec: &BlockSpec, panel: &mut Panel) {
-    if objective.options.scales == Scales::Plain {
-        return;
-    }
-    let mut importance = [1.0; BlockSpec::MAX_BLOCK];
-    for (g, grid) in panel.now.grids.iter_mut().enumerate() {
-        let begin = g * spec.block();
-        let end = objective.k.min(begin + spec.block());
-        if objective.options.scales == Scales::WeightedSearch {
-            for (i, w) in (begin..end).zip(&mut importance) {
-                *w = objective.diagonal(i);
-            }
-        }
-        let block = &panel.target[begin..end];
-        *grid = search(spec, &panel.units, block, &importance, grid);
-    }
 }

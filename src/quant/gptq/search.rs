@@ -1,13 +1,47 @@
 //! Scales and zero points of one block, of sixteen rows at once, by search.
 
-use super::panel::{Grid, Units};
+use super::objective::Objective;
+use super::panel::{Grid, Panel, Units};
 use super::product::{LANES, Lanes};
+use crate::quant::dispatch::dispatch;
 use crate::quant::spec::BlockSpec;
 
 /// Extremes that are tried, as shares of the real ones: above 1 the codes at the end stay free, below
 /// it the largest elements are clipped. Few bits clip more; for 2 bits 0.5 is best at times, for 8
 /// bits 0.9 never is.
 const SHARES: usize = 16;
+
+/// Sets the grids of a panel by search, the error of each column weighted by `weight` of the mean
+/// square of its activations. They are at least as good as those of the panel.
+pub(super) fn search_grids(
+    objective: &Objective,
+    spec: &BlockSpec,
+    weight: fn(f32) -> f32,
+    panel: &mut Panel,
+) {
+    dispatch!(search_grids_body(
+        objective: &Objective, spec: &BlockSpec, weight: fn(f32) -> f32, panel: &mut Panel,
+    ));
+}
+
+#[inline(always)]
+fn search_grids_body(
+    objective: &Objective,
+    spec: &BlockSpec,
+    weight: fn(f32) -> f32,
+    panel: &mut Panel,
+) {
+    let mut importance = [0.0; BlockSpec::MAX_BLOCK];
+    for (g, grid) in panel.now.grids.iter_mut().enumerate() {
+        let begin = g * spec.block();
+        let end = objective.k.min(begin + spec.block());
+        for (i, w) in (begin..end).zip(&mut importance) {
+            *w = weight(objective.diagonal(i));
+        }
+        let block = &panel.target[begin..end];
+        *grid = search(spec, &panel.units, block, &importance, grid);
+    }
+}
 
 /// Chooses the grid of least squared error for the `block` of a panel, each element's square weighted
 /// by its `importance`; never worse than `base`.

@@ -133,15 +133,16 @@ impl Sums {
     fn read(part: Part, from: &mut Reader<'_>) -> Result<Self, StatisticsError> {
         let k = from.u64()?;
         let tokens = from.u64()?;
+        // Before anything of that size is made, or even computed.
+        if k == 0 || k > from.left() as u64 {
+            return Err(LENGTH);
+        }
         let elements = match part {
-            Part::Lower => u128::from(k) * (u128::from(k) + 1) / 2,
+            Part::Lower => u128::from(k) * u128::from(k + 1) / 2,
             Part::All => u128::from(k) * u128::from(k),
         };
-        // Before anything of that size is made.
-        if k == 0 || elements * 8 > from.left() as u128 {
-            return Err(StatisticsError::Malformed(
-                "the length is not that of the channels",
-            ));
+        if elements * 8 > from.left() as u128 {
+            return Err(LENGTH);
         }
         let mut sums = Self::new(part, k as usize);
         sums.tokens = tokens;
@@ -169,6 +170,8 @@ pub struct Hessian {
     magnitudes: Vec<f64>,
 }
 
+const LENGTH: StatisticsError =
+    StatisticsError::Malformed("their length is not that of their channels");
 const HESSIAN: &[u8; 8] = b"onnxqHs1";
 const CROSS: &[u8; 8] = b"onnxqCr1";
 
