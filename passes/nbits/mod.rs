@@ -182,7 +182,11 @@ impl Nbits {
         let float_zero_points = options.choice("zero-points") == "float";
         if float_zero_points && (method != Method::Hqq || qdq) {
             let what = "is for products by MatMulNBits";
-            return Err(unfit("zero-points=float", what, "method=hqq and format=contrib"));
+            return Err(unfit(
+                "zero-points=float",
+                what,
+                "method=hqq and format=contrib",
+            ));
         }
         if float_zero_points && bits == 8 {
             let what = "is for codes that runtimes take with them";
@@ -206,7 +210,9 @@ impl Nbits {
 
 /// An option that has no meaning without others.
 fn unfit(option: &str, what: &str, expected: &str) -> Error {
-    Error::input(format!("option `{option}` {what}; expected {expected}, too"))
+    Error::input(format!(
+        "option `{option}` {what}; expected {expected}, too"
+    ))
 }
 
 impl Pass for Nbits {

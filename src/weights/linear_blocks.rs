@@ -41,7 +41,10 @@ impl QuantizeLinearBlocks {
     /// # Panics
     /// When the zero points of `spec` are floats: `DequantizeLinear` takes codes.
     pub fn new(name: &str, matrix: &MatrixView, spec: BlockSpec) -> QuantizeLinearBlocks {
-        assert!(!spec.float_zero_points(), "zero points have the type of the codes");
+        assert!(
+            !spec.float_zero_points(),
+            "zero points have the type of the codes"
+        );
         let matrix = MatrixReader::new(name, matrix);
         let unit = match matrix.layout {
             Layout::Rows => matrix.k,
