@@ -1,16 +1,18 @@
 """What block quantization costs a language model: methods of onnxq, and of ONNX Runtime's quantizer.
 
     python benches/quality.py MODEL (--text FILE [--tokenizer FILE] | --tokens FILE) [--inputs FILE]
-        [--block 16,32] [--scales f32,f16] [--methods rtn,mse] [--peers rtn,k_quant,hqq] [--exclude GLOB]...
+            [--block 16,32] [--scales f32,f16] [--methods rtn,mse] [--peers rtn,rtn-asym,k_quant,hqq]
+        [--exclude GLOB]...
         [--windows 8] [--runs 1] [--bin target/release/onnxq] [--python PYTHON] [--out table.md]
 
 Prints a Markdown table: for each form the bytes, the bits that a quantized weight takes with its scale and zero
 point, mean and 99th percentile of the divergence from MODEL (nats), perplexity, part of equal top-1 tokens, and
 the median wall time of making it. All are run by the ONNX Runtime of this Python, on the same tokens.
 
-Forms of onnxq are `clean,nbits`, with `fp16` between where scales are f16. `--exclude` goes to `nbits`. Peers quantize only
-MatMul with a constant, so an embedding or a projection that shares it stays float: a comparison needs
-`--exclude` with names of those. Zero points of its HQQ are f32. HQQ needs torch, in `--python` if not here.
+Forms of onnxq are `clean,nbits`, with `fp16` between where scales are f16. `--exclude` goes to `nbits`.
+Peers quantize only MatMul with a constant, so an embedding or a projection that shares it stays float: a
+comparison needs `--exclude` with names of those. Zero points of its HQQ are f32. HQQ needs torch, in
+`--python` if not here.
 
     pip install onnx onnxruntime
 """
@@ -54,8 +56,8 @@ quantizer = q.MatMulNBitsQuantizer(
 quantizer.process()
 quantizer.model.save_model_to_file(target, False)
 """
-# Bits of a weight beside its code, with blocks of one element: scale and zero point.
-BESIDE = {"rtn": 0, "mse": 0, "rtn-asym": 4, "mse-asym": 4, "hqq": 4, "hqq-float": None}
+# Peers with float zero points.
+FLOAT_POINTS = {("onnxq", "hqq-float"), ("ONNX Runtime", "hqq")}
 
 
 @dataclass
@@ -70,8 +72,10 @@ class Form:
 
     def bits(self) -> float:
         scale = 16 if self.half else 32
-        beside = BESIDE[self.method]
-        return 4 + (scale + (scale if beside is None else beside)) / self.block
+        zero_point = 0 if self.method in ("rtn", "mse") else 4
+        if (self.tool, self.method) in FLOAT_POINTS:
+            zero_point = scale
+        return 4 + (scale + zero_point) / self.block
 
 
 def forms(args: argparse.Namespace) -> list[Form]:
