@@ -4,8 +4,8 @@
 use divan::Bencher;
 use divan::counter::BytesCount;
 use onnxq::quant::{
-    BlockSpec, Matrix, Out, ScaleType, Source, dequantize_rows, f32_from_f16, first_nonfinite,
-    quantize_columns, quantize_rows,
+    BlockSpec, Matrix, Method, Out, Rule, ScaleType, Source, dequantize_rows, f32_from_f16,
+    first_nonfinite, quantize_columns, quantize_columns_by, quantize_rows, quantize_rows_by,
 };
 
 /// 67 MB of `f32`.
@@ -136,6 +136,51 @@ fn rows_f16(bencher: Bencher, case: &Case) {
     bencher
         .counter(BytesCount::new(2 * N * K))
         .bench_local(|| quantize_rows(&case.0, divan::black_box(x), to.out()).expect("finite"));
+}
+
+/// A method with what it is used for.
+struct Search(Method, BlockSpec);
+
+impl std::fmt::Display for Search {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} {}", self.0, Case(self.1))
+    }
+}
+
+fn searches() -> impl Iterator<Item = Search> {
+    [
+        (Method::Mse, 4, 16, true),
+        (Method::Mse, 4, 32, true),
+        (Method::Mse, 4, 16, false),
+        (Method::Mse, 4, 32, false),
+        (Method::Hqq, 4, 16, false),
+        (Method::Hqq, 4, 32, false),
+    ]
+    .into_iter()
+    .map(|(method, bits, block, symmetric)| {
+        let spec = BlockSpec::new(bits, block, symmetric, ScaleType::F32).expect("valid");
+        Search(method, spec)
+    })
+}
+
+#[divan::bench(args = searches(), sample_count = 5)]
+fn columns_by(bencher: Bencher, Search(method, spec): &Search) {
+    let (from, mut to) = (f32_bytes(), Buffers::new(spec));
+    let x = Matrix::new(Source::F32Le(&from), K, N);
+    let rule = Rule::of(*method);
+    bencher
+        .counter(BytesCount::new(4 * N * K))
+        .bench_local(|| quantize_columns_by(spec, &rule, divan::black_box(x), to.out()));
+}
+
+#[divan::bench(args = searches(), sample_count = 5)]
+fn rows_by(bencher: Bencher, Search(method, spec): &Search) {
+    let (from, mut to) = (f32_bytes(), Buffers::new(spec));
+    let x = Matrix::new(Source::F32Le(&from), N, K);
+    let rule = Rule::of(*method);
+    bencher
+        .counter(BytesCount::new(4 * N * K))
+        .bench_local(|| quantize_rows_by(spec, &rule, divan::black_box(x), to.out()));
 }
 
 #[divan::bench(args = cases(ScaleType::F32))]

@@ -1,16 +1,19 @@
 //! Quantizes a raw little-endian matrix, for comparing the kernels with other programs.
 //!
 //! ```text
-//! quantize_matrix INPUT ROWS COLS f32|f16|bf16|f64 rows|columns BITS BLOCK sym|asym f32|f16|bf16 PREFIX
+//! quantize_matrix INPUT ROWS COLS f32|f16|bf16|f64 rows|columns BITS BLOCK sym|asym|float f32|f16|bf16 PREFIX
+//!                 [rtn|mse|hqq [IMPORTANCE]]
 //! ```
 //!
-//! `rows` takes `[n, k]`, `columns` `[k, n]`. Writes `PREFIX.codes`, `PREFIX.scales` and
-//! `PREFIX.zp`.
+//! `rows` takes `[n, k]`, `columns` `[k, n]`; `float` is asymmetric with zero points of the scales' type.
+//! IMPORTANCE is a file of k `f32`. Writes `PREFIX.codes`, `PREFIX.scales` and `PREFIX.zp`.
 
 use std::error::Error;
 use std::fs;
 
-use onnxq::quant::{BlockSpec, Matrix, Out, ScaleType, Source, quantize_columns, quantize_rows};
+use onnxq::quant::{
+    BlockSpec, Matrix, Method, Out, Rule, ScaleType, Source, quantize_columns_by, quantize_rows_by,
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -26,15 +29,31 @@ fn main() -> Result<(), Box<dyn Error>> {
         symmetry,
         scale,
         prefix,
+        ref how @ ..,
     ] = args[..]
     else {
-        return Err("ten arguments; see the source".into());
+        return Err("ten arguments or more; see the source".into());
+    };
+    let method = match how.first().copied().unwrap_or("rtn") {
+        "rtn" => Method::Rtn,
+        "mse" => Method::Mse,
+        "hqq" => Method::Hqq,
+        _ => return Err("the method is rtn, mse or hqq".into()),
+    };
+    let importance = how.get(1).map(fs::read).transpose()?;
+    let importance = importance.map(|bytes| -> Vec<f32> {
+        let (numbers, _) = bytes.as_chunks();
+        numbers.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    });
+    let rule = Rule {
+        method,
+        importance: importance.as_deref(),
     };
     let (rows, cols): (usize, usize) = (rows.parse()?, cols.parse()?);
     let symmetric = match symmetry {
         "sym" => true,
-        "asym" => false,
-        _ => return Err("symmetry is sym or asym".into()),
+        "asym" | "float" => false,
+        _ => return Err("symmetry is sym, asym or float".into()),
     };
     let scale = match scale {
         "f32" => ScaleType::F32,
@@ -43,6 +62,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => return Err("the scale type is f32, f16 or bf16".into()),
     };
     let spec = BlockSpec::new(bits.parse()?, block.parse()?, symmetric, scale)?;
+    let spec = match symmetry {
+        "float" => spec.with_float_zero_points(),
+        _ => spec,
+    };
     let bytes = fs::read(input)?;
     let source = match dtype {
         "f32" => Source::F32Le(&bytes),
@@ -54,9 +77,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     if source.len() != rows * cols {
         return Err(format!("{} elements for [{rows}, {cols}]", source.len()).into());
     }
-    let (n, k, quantize): (_, _, fn(&_, _, Out<'_>) -> _) = match axis {
-        "rows" => (rows, cols, quantize_rows),
-        "columns" => (cols, rows, quantize_columns),
+    let (n, k, quantize): (_, _, fn(&_, &_, _, Out<'_>) -> _) = match axis {
+        "rows" => (rows, cols, quantize_rows_by),
+        "columns" => (cols, rows, quantize_columns_by),
         _ => return Err("the axis is rows or columns".into()),
     };
     let mut codes = vec![0; spec.codes_len(n, k)];
@@ -67,7 +90,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         scales: &mut scales,
         zero_points: &mut zero_points,
     };
-    quantize(&spec, Matrix::new(source, rows, cols), out)?;
+    quantize(&spec, &rule, Matrix::new(source, rows, cols), out)?;
     fs::write(format!("{prefix}.codes"), codes)?;
     fs::write(format!("{prefix}.scales"), scales)?;
     fs::write(format!("{prefix}.zp"), zero_points)?;

@@ -96,6 +96,27 @@ impl<'a> Fitter<'a> {
     }
 }
 
+/// As [`Fitter::columns`] of one block of all K, on the processor at hand or compiled for the bare
+/// target.
+#[cfg(test)]
+pub(super) fn tile(
+    spec: &BlockSpec,
+    rule: Rule<'_>,
+    x: &[Lanes],
+    ranges: &Ranges,
+    params: &mut Params,
+    bare: bool,
+) {
+    let mut fitter = Fitter::new(spec, rule, spec.block());
+    if !bare {
+        return fitter.columns(spec, 0, x, ranges, params);
+    }
+    let Some(work) = &mut fitter.work else { return };
+    let Work { w, y, wy, .. } = &mut **work;
+    w.fill([1.0; LANES]);
+    body(spec, rule.method, x, (w, y, wy), ranges, params);
+}
+
 /// The columns of K of a block.
 fn span(spec: &BlockSpec, block: usize, k: usize) -> (usize, usize) {
     let begin = block * spec.block();
@@ -105,7 +126,7 @@ fn span(spec: &BlockSpec, block: usize, k: usize) -> (usize, usize) {
 /// How much the error in column `at` counts, in a block that ends at `end`.
 #[inline(always)]
 pub(super) fn weight(rule: &Rule<'_>, at: usize, end: usize) -> f32 {
-    match rule.importance {
+    match rule.importance.filter(|_| rule.method == Method::Mse) {
         _ if at >= end => 0.0,
         // The least number, of a NaN too.
         Some(importance) => importance[at].max(0.0).min(f32::MAX),
@@ -166,13 +187,17 @@ pub(super) struct Stored {
 /// Rounds scales to their type.
 #[inline(always)]
 pub(super) fn stored(spec: &BlockSpec, scales: &Lanes) -> Stored {
-    let bits = scales.map(|s| scale_bits(spec.scale(), s));
-    let scales = bits.map(|b| scale_value(spec.scale(), b));
-    Stored {
-        bits,
-        scales,
-        reciprocals: scales.map(reciprocal),
+    let mut stored = Stored {
+        bits: [0; LANES],
+        scales: [0.0; LANES],
+        reciprocals: [0.0; LANES],
+    };
+    for i in 0..LANES {
+        stored.bits[i] = scale_bits(spec.scale(), scales[i]);
+        stored.scales[i] = scale_value(spec.scale(), stored.bits[i]);
+        stored.reciprocals[i] = reciprocal(stored.scales[i]);
     }
+    stored
 }
 
 /// 0 for 0.
@@ -212,16 +237,29 @@ pub(super) fn powers(x: f32) -> (f32, f32) {
     (f32::from_bits(to), f32::from_bits(back))
 }
 
+/// All bits, or none.
+#[inline(always)]
+pub(super) fn mask(set: bool) -> u32 {
+    if set { u32::MAX } else { 0 }
+}
+
+/// Puts the lanes of `from` with a mask into `to`. By bits: what has branches stays scalar.
+#[inline(always)]
+pub(super) fn select<const N: usize>(masks: &[u32; N], from: &[f32; N], to: &mut [f32; N]) {
+    for i in 0..N {
+        let bits = from[i].to_bits() & masks[i] | to[i].to_bits() & !masks[i];
+        to[i] = f32::from_bits(bits);
+    }
+}
+
 impl Params {
-    /// Puts what was found in the place of what is there.
+    /// Puts what was found in the place of what is there, in the lanes with a mask.
     #[inline(always)]
-    pub(super) fn replace(&mut self, by: &[bool; LANES], found: &Stored, zero_points: &Lanes) {
+    pub(super) fn replace(&mut self, masks: &[u32; LANES], found: &Stored, zero_points: &Lanes) {
         for i in 0..LANES {
-            if by[i] {
-                self.scales[i] = found.bits[i];
-                self.reciprocals[i] = found.reciprocals[i];
-                self.zero_points[i] = zero_points[i];
-            }
+            self.scales[i] = found.bits[i] & masks[i] | self.scales[i] & !masks[i];
         }
+        select(masks, &found.reciprocals, &mut self.reciprocals);
+        select(masks, zero_points, &mut self.zero_points);
     }
 }

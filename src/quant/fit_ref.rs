@@ -16,7 +16,7 @@
 //! that scales may be negative) or the range (asymmetric, with the range's surplus cut or left on both
 //! sides alike) takes. The codes `u_i = q_i - z` of each candidate are refitted by least squares,
 //! `s = sum(w u x) / sum(w u^2)`, which makes the error `sum(w x^2) - s sum(w u x)`. The best is taken, the
-//! first of equals; its codes are refitted once more; the scale is rounded to its type. Where the error of
+//! first of equals; its codes are refitted once or a few times more; the scale is rounded to its type. Where the error of
 //! the stored form is not below that of round to nearest, that stays.
 //!
 //! `x` is taken in units of a power of two, so that no sum overflows.
@@ -40,7 +40,7 @@
 
 use super::fit::{clamp, nearest, powers, reciprocal};
 use super::hqq::{penalties, shrink};
-use super::mse::{asymmetric_grid, symmetric_grid};
+use super::mse::{asymmetric_grid, refits, symmetric_grid};
 use super::rtn_ref::Params;
 use super::scales::{scale_bits, scale_value};
 use super::spec::BlockSpec;
@@ -58,7 +58,7 @@ pub(super) fn mse(spec: &BlockSpec, x: &[f32], importance: &[f32], rtn: Params) 
     let w = weights(&y, importance);
     let m = f32::from(spec.max_code());
 
-    // Least-squares step of the codes, and what it gains over a block of zeros.
+    // What the least-squares step of the codes gains over zeros, and that step.
     let fitted = |r: f32, z: f32| {
         let (mut a, mut b) = (0.0f32, 0.0f32);
         for (&y, &w) in y.iter().zip(&w) {
@@ -66,34 +66,35 @@ pub(super) fn mse(spec: &BlockSpec, x: &[f32], importance: &[f32], rtn: Params) 
             a += w * y * u;
             b += w * u * u;
         }
-        let step = a * reciprocal(b);
+        let step = a / if b == 0.0 { 1.0 } else { b };
         (a * step, step)
     };
-    let (mut gain, mut best) = (0.0, (0.0, rtn.zero_point));
-    let mut take = |r: f32, z: f32| {
-        let (g, step) = fitted(r, z);
-        if g > gain {
-            (gain, best) = (g, (step, z));
-        }
-        best
+    let mut best = Best {
+        gain: 0.0,
+        step: 0.0,
+        zero_point: rtn.zero_point,
     };
     if spec.symmetric() {
         let widest = if high > -low { high } else { low };
-        for d in symmetric_grid(spec.bits()) {
-            take(d * reciprocal(widest * to), f32::from(spec.mid()));
+        for d in symmetric_grid(spec.bits()).as_flattened() {
+            let z = f32::from(spec.mid());
+            best.take(fitted(d * reciprocal(widest * to), z), z);
         }
     } else {
         let (low, high) = (low * to, high * to);
-        for d in asymmetric_grid(spec.bits()) {
+        for d in asymmetric_grid(spec.bits()).as_flattened() {
             let r = d * reciprocal(high - low);
-            take(r, nearest(clamp(-(low * r) - (d - m) * 0.5, 0.0, m)));
+            let z = nearest(clamp(-(low * r) - (d - m) * 0.5, 0.0, m));
+            best.take(fitted(r, z), z);
         }
     }
-    let (step, z) = take(0.0, 0.0);
-    let (step, zero_point) = take(reciprocal(step), z);
+    for _ in 0..refits(spec.bits()) {
+        let z = best.zero_point;
+        best.take(fitted(reciprocal(best.step), z), z);
+    }
     let found = Params {
-        scale: rounded(spec, step * back),
-        zero_point,
+        scale: rounded(spec, best.step * back),
+        zero_point: best.zero_point,
     };
 
     let error = |params: &Params| {
@@ -109,6 +110,25 @@ pub(super) fn mse(spec: &BlockSpec, x: &[f32], importance: &[f32], rtn: Params) 
         found
     } else {
         rtn
+    }
+}
+
+/// The best candidate so far.
+struct Best {
+    gain: f32,
+    step: f32,
+    zero_point: f32,
+}
+
+impl Best {
+    fn take(&mut self, (gain, step): (f32, f32), zero_point: f32) {
+        if gain > self.gain {
+            *self = Best {
+                gain,
+                step,
+                zero_point,
+            };
+        }
     }
 }
 

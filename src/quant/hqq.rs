@@ -1,6 +1,6 @@
 //! Half-quadratic quantization, in lanes. Defined by [`fit_ref::hqq`](super::fit_ref).
 
-use super::fit::{Lanes, Stored, clamp, code, nearest, reciprocal, stored};
+use super::fit::{Lanes, Stored, clamp, code, mask, nearest, reciprocal, select, stored};
 use super::lanes::{LANES, Params};
 use super::scales::{scale_bits, scale_value};
 use super::spec::BlockSpec;
@@ -81,22 +81,22 @@ struct Start {
     zero_points: Lanes,
 }
 
-/// Improves `params` of the blocks `x`, which are padded where `mask` is 0.
+/// Improves `params` of the blocks `x`, which are padded where `valid` is 0.
 #[inline(always)]
-pub(super) fn fit(spec: &BlockSpec, x: &[Lanes], mask: &[Lanes], params: &mut Params) {
+pub(super) fn fit(spec: &BlockSpec, x: &[Lanes], valid: &[Lanes], params: &mut Params) {
     let max_code = f32::from(spec.max_code());
     let start = match spec.float_zero_points() {
-        true => free_range(spec, x, mask, max_code),
+        true => free_range(spec, x, valid, max_code),
         false => Start {
             stored: stored(spec, &params.scales.map(|b| scale_value(spec.scale(), b))),
             zero_points: params.zero_points,
         },
     };
-    let zero_points = solve(x, mask, &start, max_code);
+    let zero_points = solve(x, valid, &start, max_code);
     let old = params.scales.map(|bits| scale_value(spec.scale(), bits));
     let mut least = error(
         x,
-        mask,
+        valid,
         &params.reciprocals,
         &params.zero_points,
         &old,
@@ -118,12 +118,12 @@ pub(super) fn fit(spec: &BlockSpec, x: &[Lanes], mask: &[Lanes], params: &mut Pa
             reciprocals,
             ..
         } = &start.stored;
-        let found = error(x, mask, reciprocals, zero_points, scales, max_code);
-        let mut better = [false; LANES];
+        let found = error(x, valid, reciprocals, zero_points, scales, max_code);
+        let mut better = [0; LANES];
         for i in 0..LANES {
-            better[i] = found[i] < least[i];
-            least[i] = if better[i] { found[i] } else { least[i] };
+            better[i] = mask(found[i] < least[i]);
         }
+        select(&better, &found, &mut least);
         params.replace(&better, &start.stored, zero_points);
     }
 }
@@ -131,16 +131,16 @@ pub(super) fn fit(spec: &BlockSpec, x: &[Lanes], mask: &[Lanes], params: &mut Pa
 /// The scale of the range as it is, without 0 in it: a zero point that is a number can be
 /// anywhere.
 #[inline(always)]
-fn free_range(spec: &BlockSpec, x: &[Lanes], mask: &[Lanes], max_code: f32) -> Start {
+fn free_range(spec: &BlockSpec, x: &[Lanes], valid: &[Lanes], max_code: f32) -> Start {
     let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-    for (x, mask) in x.iter().zip(mask) {
+    for (x, valid) in x.iter().zip(valid) {
         for i in 0..LANES {
-            low[i] = if mask[i] > 0.0 && x[i] < low[i] {
+            low[i] = if valid[i] > 0.0 && x[i] < low[i] {
                 x[i]
             } else {
                 low[i]
             };
-            high[i] = if mask[i] > 0.0 && x[i] > high[i] {
+            high[i] = if valid[i] > 0.0 && x[i] > high[i] {
                 x[i]
             } else {
                 high[i]
@@ -167,12 +167,12 @@ fn free_range(spec: &BlockSpec, x: &[Lanes], mask: &[Lanes], max_code: f32) -> S
 
 /// The zero points that the rounds end with.
 #[inline(always)]
-fn solve(x: &[Lanes], mask: &[Lanes], start: &Start, max_code: f32) -> Lanes {
+fn solve(x: &[Lanes], valid: &[Lanes], start: &Start, max_code: f32) -> Lanes {
     let (r, s) = (&start.stored.reciprocals, &start.stored.scales);
     let mut count = [0.0; LANES];
-    for mask in mask {
+    for valid in valid {
         for i in 0..LANES {
-            count[i] += mask[i];
+            count[i] += valid[i];
         }
     }
     let share = count.map(reciprocal);
@@ -180,13 +180,13 @@ fn solve(x: &[Lanes], mask: &[Lanes], start: &Start, max_code: f32) -> Lanes {
     let mut z = start.zero_points;
     for penalty in penalties() {
         let (mut sum, mut next, mut widest) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
-        for (x, mask) in x.iter().zip(mask) {
+        for (x, valid) in x.iter().zip(valid) {
             for i in 0..LANES {
                 let v = x[i] * r[i];
                 let q = nearest(clamp(v + z[i], 0.0, max_code));
                 let e = x[i] - (q - z[i]) * s[i];
-                sum[i] += mask[i] * e.abs();
-                next[i] += mask[i] * (q - v);
+                sum[i] += valid[i] * e.abs();
+                next[i] += valid[i] * (q - v);
                 widest[i] = if e.abs() > widest[i] {
                     e.abs()
                 } else {
@@ -196,18 +196,21 @@ fn solve(x: &[Lanes], mask: &[Lanes], start: &Start, max_code: f32) -> Lanes {
         }
         // Without a large error there is nothing else to add.
         if widest.iter().any(|&e| e > threshold(penalty)) {
-            next = shrunk(x, mask, start, &z, penalty, max_code);
+            next = shrunk(x, valid, start, &z, penalty, max_code);
         }
-        let mut all = true;
+        let mut better = [0; LANES];
         for i in 0..LANES {
-            let better = sum[i] < best[i];
-            kept[i] = if better { z[i] } else { kept[i] };
-            best[i] = if better { sum[i] } else { f32::NEG_INFINITY };
-            all &= !better;
-            z[i] = next[i] * share[i];
+            better[i] = mask(sum[i] < best[i]);
         }
-        if all {
+        select(&better, &z, &mut kept);
+        // Nothing is below this: the block has ended.
+        best = [f32::NEG_INFINITY; LANES];
+        select(&better, &sum, &mut best);
+        if better.iter().all(|&m| m == 0) {
             break;
+        }
+        for i in 0..LANES {
+            z[i] = next[i] * share[i];
         }
     }
     kept
@@ -217,7 +220,7 @@ fn solve(x: &[Lanes], mask: &[Lanes], start: &Start, max_code: f32) -> Lanes {
 #[inline(always)]
 fn shrunk(
     x: &[Lanes],
-    mask: &[Lanes],
+    valid: &[Lanes],
     start: &Start,
     z: &Lanes,
     penalty: f32,
@@ -225,11 +228,11 @@ fn shrunk(
 ) -> Lanes {
     let (r, s) = (&start.stored.reciprocals, &start.stored.scales);
     let mut next = [0.0; LANES];
-    for (x, mask) in x.iter().zip(mask) {
+    for (x, valid) in x.iter().zip(valid) {
         for i in 0..LANES {
             let q = nearest(clamp(x[i] * r[i] + z[i], 0.0, max_code));
             let e = x[i] - (q - z[i]) * s[i];
-            next[i] += mask[i] * (q - (x[i] - shrink(e, penalty)) * r[i]);
+            next[i] += valid[i] * (q - (x[i] - shrink(e, penalty)) * r[i]);
         }
     }
     next
@@ -239,18 +242,18 @@ fn shrunk(
 #[inline(always)]
 fn error(
     x: &[Lanes],
-    mask: &[Lanes],
+    valid: &[Lanes],
     reciprocals: &Lanes,
     zero_points: &Lanes,
     scales: &Lanes,
     max_code: f32,
 ) -> Lanes {
     let mut sum = [0.0; LANES];
-    for (x, mask) in x.iter().zip(mask) {
+    for (x, valid) in x.iter().zip(valid) {
         for i in 0..LANES {
             let code = code(x[i], reciprocals[i], zero_points[i], max_code);
             let off = x[i] - (code - zero_points[i]) * scales[i];
-            sum[i] += mask[i] * off.abs();
+            sum[i] += valid[i] * off.abs();
         }
     }
     sum

@@ -1,18 +1,15 @@
 //! Scale search, in lanes. Defined by [`fit_ref::mse`](super::fit_ref).
 
-use super::fit::{Lanes, clamp, code, nearest, powers, reciprocal, stored};
+use super::fit::{Lanes, clamp, code, mask, nearest, powers, reciprocal, select, stored};
 use super::lanes::{LANES, Params, Ranges};
 use super::scales::scale_value;
 use super::spec::BlockSpec;
 
-/// What was found in each block.
-struct Best {
-    /// By how much less than that of zeros the error is.
-    gain: Lanes,
-    /// Scale in units of the block's power of two.
-    step: Lanes,
-    zero_point: Lanes,
-}
+/// Lanes that are searched together: as many as one AVX2 register has.
+const HALF: usize = LANES / 2;
+
+/// One number for each of these.
+type Half = [f32; HALF];
 
 /// The elements in units of the block's power of two, their weights, and the products.
 #[derive(Clone, Copy)]
@@ -22,35 +19,62 @@ struct Set<'a> {
     wy: &'a [Lanes],
 }
 
-/// The codes that the widest element of a symmetric block gets, in the grid.
-pub(super) fn symmetric_grid(bits: u8) -> impl Iterator<Item = f32> {
-    // By the number of codes on one side: a few bits clip much.
-    let (from, to, mid) = match bits {
-        2 => (0.4, 1.15, 2.0),
-        4 => (0.75, 1.13, 8.0),
-        _ => (0.94, 1.05, 128.0),
-    };
-    const STEPS: u8 = 8;
-    (0..2 * STEPS).map(move |i| {
-        let part = f32::from(i / 2) / f32::from(STEPS - 1);
-        let d = (from + (to - from) * part) * mid;
-        // The extreme at the longer side, and at the shorter one.
-        if i % 2 == 0 { -d } else { d - 0.6 }
-    })
+const PAIRS: usize = 6;
+
+/// Candidates of a grid, in pairs: those are tried together.
+pub(super) type Grid = [[f32; 2]; PAIRS];
+
+/// Times that the codes of the best candidate are refitted.
+pub(super) const fn refits(bits: u8) -> usize {
+    // Two bits have so few codes that candidates lie far from the best.
+    if bits == 2 { 3 } else { 1 }
 }
 
-/// The number of steps that the range of an asymmetric block takes, in the grid.
-pub(super) fn asymmetric_grid(bits: u8) -> impl Iterator<Item = f32> {
-    let (from, to, steps) = match bits {
-        2 => (0.7, 2.2, 3.0),
-        4 => (0.87, 1.16, 15.0),
-        _ => (0.96, 1.04, 255.0),
-    };
-    const STEPS: u8 = 10;
-    (0..STEPS).map(move |i| {
-        let part = f32::from(i) / f32::from(STEPS - 1);
-        (from + (to - from) * part) * steps
-    })
+/// What the widest element of a symmetric block is in codes, without the zero point: at the longer
+/// side and at the shorter one.
+pub(super) const fn symmetric_grid(bits: u8) -> &'static Grid {
+    const fn grid(from: f32, to: f32, mid: f32, less: f32) -> Grid {
+        let mut grid = [[0.0; 2]; PAIRS];
+        let mut i = 0;
+        while i < PAIRS {
+            let d = (from + (to - from) * (i as f32 / (PAIRS - 1) as f32)) * mid;
+            grid[i] = [-d, d - less];
+            i += 1;
+        }
+        grid
+    }
+    // Few bits clip much. Finer or wider grids lower the error by less than a thousandth.
+    match bits {
+        2 => const { &grid(0.4, 1.15, 2.0, 0.6) },
+        4 => const { &grid(0.85, 1.1, 8.0, 0.8) },
+        _ => const { &grid(0.97, 1.02, 128.0, 1.0) },
+    }
+}
+
+/// The number of steps that the range of an asymmetric block takes.
+pub(super) const fn asymmetric_grid(bits: u8) -> &'static Grid {
+    const fn grid(from: f32, to: f32, steps: f32) -> Grid {
+        let mut grid = [[0.0; 2]; PAIRS];
+        let mut i = 0;
+        while i < 2 * PAIRS {
+            let part = i as f32 / (2 * PAIRS - 1) as f32;
+            grid[i / 2][i % 2] = (from + (to - from) * part) * steps;
+            i += 1;
+        }
+        grid
+    }
+    match bits {
+        2 => const { &grid(0.7, 2.2, 3.0) },
+        4 => const { &grid(0.85, 1.2, 15.0) },
+        _ => const { &grid(0.96, 1.04, 255.0) },
+    }
+}
+
+/// What was found in each block.
+struct Found {
+    /// Scale in units of the block's power of two.
+    step: Lanes,
+    zero_point: Lanes,
 }
 
 /// Improves `params` of the blocks `x`, whose errors have the weights `w`.
@@ -70,43 +94,34 @@ pub(super) fn fit(
     }
     weigh(x, &to, w, y, wy);
     let set = Set { y, w, wy };
-    let mut best = Best {
-        gain: [0.0; LANES],
+    let max_code = f32::from(spec.max_code());
+    let mut found = Found {
         step: [0.0; LANES],
         zero_point: params.zero_points,
     };
-    let max_code = f32::from(spec.max_code());
-    if spec.symmetric() {
-        let mut inverse = [0.0; LANES];
-        for i in 0..LANES {
-            let widest = if high[i] > -low[i] { high[i] } else { low[i] };
-            inverse[i] = reciprocal(widest * to[i]);
+    for from in [0, HALF] {
+        let half = |x: &Lanes| *x[from..].first_chunk::<HALF>().expect("half the lanes");
+        let mut search = Search::new(set, from, half(&params.zero_points), max_code);
+        let (low, high, to) = (half(&low), half(&high), half(&to));
+        match spec.symmetric() {
+            true => search.symmetric(spec.bits(), low, high, to),
+            false => search.asymmetric(spec.bits(), low, high, to),
         }
-        let zero_point = [f32::from(spec.mid()); LANES];
-        for d in symmetric_grid(spec.bits()) {
-            best.take(set, inverse.map(|r| d * r), zero_point, max_code);
-        }
-    } else {
-        let (mut inverse, mut start) = ([0.0; LANES], [0.0; LANES]);
-        for i in 0..LANES {
-            start[i] = low[i] * to[i];
-            inverse[i] = reciprocal(high[i] * to[i] - start[i]);
-        }
-        for d in asymmetric_grid(spec.bits()) {
-            let (mut r, mut zero_point) = ([0.0; LANES], [0.0; LANES]);
-            let beyond = (d - max_code) * 0.5;
-            for i in 0..LANES {
-                r[i] = d * inverse[i];
-                zero_point[i] = nearest(clamp(-(start[i] * r[i]) - beyond, 0.0, max_code));
+        for _ in 0..refits(spec.bits()) {
+            let mut r = [0.0; HALF];
+            for i in 0..HALF {
+                r[i] = reciprocal(search.step[i]);
             }
-            best.take(set, r, zero_point, max_code);
+            search.take([r], [search.zero_point]);
         }
+        found.step[from..from + HALF].copy_from_slice(&search.step);
+        found.zero_point[from..from + HALF].copy_from_slice(&search.zero_point);
     }
-    best.take(set, best.step.map(reciprocal), best.zero_point, max_code);
     let mut scales = [0.0; LANES];
     for i in 0..LANES {
-        scales[i] = best.step[i] * back[i];
+        scales[i] = found.step[i] * back[i];
     }
+    let zero_points = found.zero_point;
     let found = stored(spec, &scales);
     let old = params.scales.map(|bits| scale_value(spec.scale(), bits));
     let new_error = error(
@@ -114,7 +129,7 @@ pub(super) fn fit(
         set,
         &to,
         &found.reciprocals,
-        &best.zero_point,
+        &zero_points,
         &found.scales,
         max_code,
     );
@@ -127,11 +142,11 @@ pub(super) fn fit(
         &old,
         max_code,
     );
-    let mut better = [false; LANES];
+    let mut better = [0; LANES];
     for i in 0..LANES {
-        better[i] = new_error[i] < old_error[i];
+        better[i] = mask(new_error[i] < old_error[i]);
     }
-    params.replace(&better, &found, &best.zero_point);
+    params.replace(&better, &found, &zero_points);
 }
 
 /// Brings the elements to their power of two, and turns importances into the weights of
@@ -160,32 +175,122 @@ fn weigh(x: &[Lanes], to: &Lanes, w: &mut [Lanes], y: &mut [Lanes], wy: &mut [La
     }
 }
 
-impl Best {
-    /// Takes the least-squares fit to the codes of steps `1 / r`, where that is better.
-    #[inline(always)]
-    fn take(&mut self, set: Set<'_>, r: Lanes, zero_point: Lanes, max_code: f32) {
-        let (mut low, mut high) = ([0.0; LANES], [0.0; LANES]);
-        for i in 0..LANES {
-            low[i] = -zero_point[i];
-            high[i] = max_code - zero_point[i];
+/// Every product. Not by `array::map`, which may stay a call of its own.
+#[inline(always)]
+fn times(a: &[f32; 2], b: &Half) -> [Half; 2] {
+    let mut products = [[0.0; HALF]; 2];
+    for (a, products) in a.iter().zip(&mut products) {
+        for i in 0..HALF {
+            products[i] = a * b[i];
         }
-        let (mut a, mut b) = ([0.0; LANES], [0.0; LANES]);
-        for ((y, w), wy) in set.y.iter().zip(set.w).zip(set.wy) {
-            for i in 0..LANES {
-                let u = nearest(clamp(y[i] * r[i], low[i], high[i]));
-                a[i] += wy[i] * u;
-                b[i] += w[i] * u * u;
+    }
+    products
+}
+
+/// The search in half the lanes, and the best so far.
+struct Search<'a> {
+    set: Set<'a>,
+    /// The first lane.
+    from: usize,
+    max_code: f32,
+    /// By how much less than that of zeros the error is.
+    gain: Half,
+    /// Scale in units of the block's power of two.
+    step: Half,
+    zero_point: Half,
+}
+
+impl<'a> Search<'a> {
+    #[inline(always)]
+    fn new(set: Set<'a>, from: usize, zero_point: Half, max_code: f32) -> Self {
+        Self {
+            set,
+            from,
+            max_code,
+            gain: [0.0; HALF],
+            step: [0.0; HALF],
+            zero_point,
+        }
+    }
+
+    #[inline(always)]
+    fn symmetric(&mut self, bits: u8, low: Half, high: Half, to: Half) {
+        let mut inverse = [0.0; HALF];
+        for i in 0..HALF {
+            let widest = if high[i] > -low[i] { high[i] } else { low[i] };
+            inverse[i] = reciprocal(widest * to[i]);
+        }
+        let zero_points = [self.zero_point; 2];
+        for pair in symmetric_grid(bits) {
+            self.take(times(pair, &inverse), zero_points);
+        }
+    }
+
+    #[inline(always)]
+    fn asymmetric(&mut self, bits: u8, low: Half, high: Half, to: Half) {
+        let (mut inverse, mut start) = ([0.0; HALF], [0.0; HALF]);
+        for i in 0..HALF {
+            start[i] = low[i] * to[i];
+            inverse[i] = reciprocal(high[i] * to[i] - start[i]);
+        }
+        for pair in asymmetric_grid(bits) {
+            let r = times(pair, &inverse);
+            let mut zero_points = [[0.0; HALF]; 2];
+            for (c, zero_points) in zero_points.iter_mut().enumerate() {
+                let beyond = (pair[c] - self.max_code) * 0.5;
+                for i in 0..HALF {
+                    let z = -(start[i] * r[c][i]) - beyond;
+                    zero_points[i] = nearest(clamp(z, 0.0, self.max_code));
+                }
+            }
+            self.take(r, zero_points);
+        }
+    }
+
+    /// Takes the least-squares fits to the codes of steps `1 / r`, where they are better.
+    #[inline(always)]
+    fn take<const N: usize>(&mut self, r: [Half; N], zero_points: [Half; N]) {
+        let (mut low, mut high) = ([[0.0; HALF]; N], [[0.0; HALF]; N]);
+        for c in 0..N {
+            for i in 0..HALF {
+                low[c][i] = -zero_points[c][i];
+                high[c][i] = self.max_code - zero_points[c][i];
             }
         }
-        for i in 0..LANES {
-            let step = a[i] * reciprocal(b[i]);
-            let gain = a[i] * step;
-            let better = gain > self.gain[i];
-            self.gain[i] = if better { gain } else { self.gain[i] };
-            self.step[i] = if better { step } else { self.step[i] };
-            let kept = self.zero_point[i];
-            self.zero_point[i] = if better { zero_point[i] } else { kept };
+        let (mut a, mut b) = ([[0.0; HALF]; N], [[0.0; HALF]; N]);
+        let half = |x: &Lanes| {
+            *x[self.from..]
+                .first_chunk::<HALF>()
+                .expect("half the lanes")
+        };
+        for ((y, w), wy) in self.set.y.iter().zip(self.set.w).zip(self.set.wy) {
+            let (y, w, wy) = (half(y), half(w), half(wy));
+            for c in 0..N {
+                for i in 0..HALF {
+                    let u = nearest(clamp(y[i] * r[c][i], low[c][i], high[c][i]));
+                    a[c][i] += wy[i] * u;
+                    b[c][i] += w[i] * u * u;
+                }
+            }
         }
+        for c in 0..N {
+            self.compare(a[c], b[c], zero_points[c]);
+        }
+    }
+
+    /// Takes what the sums `a` of w u y and `b` of w u^2 say, where it is better.
+    #[inline(always)]
+    fn compare(&mut self, a: Half, b: Half, zero_point: Half) {
+        let (mut step, mut gain, mut better) = ([0.0; HALF], [0.0; HALF], [0; HALF]);
+        for i in 0..HALF {
+            // Codes that are all 0 have sums that are 0.
+            step[i] = a[i] / if b[i] == 0.0 { 1.0 } else { b[i] };
+            gain[i] = a[i] * step[i];
+            better[i] = mask(gain[i] > self.gain[i]);
+        }
+        select(&better, &gain, &mut self.gain);
+        select(&better, &step, &mut self.step);
+        select(&better, &zero_point, &mut self.zero_point);
     }
 }
 

@@ -33,7 +33,7 @@ class Quantized:
     block: int
     codes: np.ndarray  # uint8 [rows, K]
     scales: np.ndarray  # [rows, blocks], in the weight's own type
-    zero_points: np.ndarray | None  # uint8 [rows, blocks]
+    zero_points: np.ndarray | None  # [rows, blocks], uint8 or in the type of the scales
 
     def dequantized(self) -> np.ndarray:
         """float32 `[rows, K]`: `(code - zero point) * scale`, in float32 as runtimes do."""
@@ -93,6 +93,10 @@ def with_scales(
     zero_points = None
     if len(node.input) > 3 and node.input[3]:
         packed = scope.array(node.input[3])
+        if packed.dtype != np.uint8:
+            assert op == MATMUL, "zero points of tables are codes"
+            assert (packed.shape, packed.dtype) == (scales.shape, scales.dtype)
+            return Quantized(node, op, bits, block, codes, scales, packed)
         assert packed.shape == (rows, -(-blocks * bits // 8)), f"zero points: {packed.shape}"
         zero_points = unpack(packed, bits)[:, :blocks]
     return Quantized(node, op, bits, block, codes, scales, zero_points)
