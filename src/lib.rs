@@ -50,6 +50,8 @@ pub mod inline;
 pub mod inspect;
 pub mod ir;
 pub mod maxima;
+#[cfg(feature = "eval")]
+pub mod mix;
 pub mod onnx;
 pub mod opset;
 pub mod output_file;

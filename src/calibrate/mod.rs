@@ -53,6 +53,7 @@ mod sequence;
 mod site;
 mod spill;
 mod store;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod visit;
@@ -63,6 +64,7 @@ pub use choose::{Choice, Chosen, Wanted, choose};
 pub use group::{Group, GroupWeight};
 pub use sequence::Sequence;
 pub use site::{Activation, Site, Sites, Terms};
+pub use survey::{Candidate, Unit, survey};
 
 use crate::{engine::LoadOptions, error::Result};
 

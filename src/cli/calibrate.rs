@@ -6,17 +6,21 @@ use clap::Args;
 use onnxq::{
     Error, Result,
     calibrate::{self, Choice, Options, Wanted},
-    engine::read_tensors,
-    eval::{self, Items, Windows},
-    ir::Model,
+    digest::sha256,
+    engine::{Array, Engine, LoadOptions, read_tensors},
+    eval::{self, Items, Tokens, Windows},
+    ir::{Model, SourceFile},
     maxima::Maxima,
-    pass::{PassManager, Pipeline},
+    mix::{Calibration, Recipe},
+    onnx::{self, ExternalData},
+    pass::{PassManager, Pipeline, QuantizedWeight},
     passes::REGISTRY,
     weights::Calibrated,
 };
 
 use super::{
     Cx, ReadArgs,
+    budget::{Budget, Choices, Form, Mix},
     context::at_file,
     engine_args::EngineArgs,
     text_args::{Count, TextArgs, parse_count},
@@ -39,16 +43,6 @@ pub(crate) struct CalibrateArgs {
     /// example: --calibration-folder work]
     #[arg(long, value_name = "DIR", requires = "calibrate")]
     calibration_folder: Option<PathBuf>,
-}
-
-/// What weights are chosen for.
-pub(crate) struct Plan<'a> {
-    /// What runs before, which leaves a model in its own types.
-    pub(crate) before: Pipeline,
-    /// What quantizes, with a method that needs no calibration.
-    pub(crate) pipelines: Vec<Pipeline>,
-    pub(crate) wanted: Wanted,
-    pub(crate) read: &'a ReadArgs,
 }
 
 /// The extensions of files that hold tensors.
@@ -112,93 +106,207 @@ impl CalibrateArgs {
 }
 
 impl CalibrateArgs {
-    /// Chooses codes for all that the pipelines of `plan` quantize, or finds what counts in it.
+    /// The model that `read` names, after `before`, and what it is run on.
     ///
     /// # Errors
-    /// There is no file to calibrate on, or it cannot be read; the engine cannot run the model; the
-    /// calibration fails.
-    pub(crate) fn choose(
+    /// There is no file to calibrate on, or it cannot be read; nor can the model.
+    pub(crate) fn prepare(
         &self,
-        plan: &Plan<'_>,
+        read: &ReadArgs,
+        before: &Pipeline,
         how: &TextArgs,
         engine: &EngineArgs,
         cx: &Cx,
-    ) -> Result<Calibrated> {
+    ) -> Result<Prepared<'_>> {
         let Some(file) = &self.calibrate else {
             return Err(Error::input(
-                "--method imatrix and gptq choose by what the model computes: expected --calibrate FILE, a text \
+                "imatrix, gptq and --budget choose by what the model computes: expected --calibrate FILE, a text \
                  or tensors",
             ));
         };
         let missing = |e| Error::io(format!("--calibrate `{}`", file.display()), e);
         std::fs::metadata(file).map_err(missing)?;
-        let (path, opened) = cx.open(plan.read)?;
-        let mut model = opened.model;
-        let run = |pipeline: &Pipeline, model: &mut Model| {
-            let mut manager = PassManager::default();
-            manager.run(pipeline, model).map_err(at_file(&path))
-        };
-        let mut weights = Vec::new();
-        for pipeline in &plan.pipelines {
-            let report = run(pipeline, &mut model.clone())?;
-            weights.extend(report.quantized.into_iter().filter_map(|w| w.blocks));
-        }
-        run(&plan.before, &mut model)?;
+        let (path, opened) = cx.open(read)?;
         let load = engine.load_options(cx);
         let engine = engine.engine(cx)?;
         let at = |e: Error| e.at("--calibrate");
-        let options = Options {
-            load,
-            folder: self.calibration_folder.as_deref(),
-            cancel: Some(cx.cancelled()),
-            ..Options::default()
-        };
-        let (set, tokens);
-        let items = match is_tensors(file) {
-            true => {
-                set = [read_tensors(file).map_err(at)?];
-                Items::Tensors {
-                    sets: &set,
-                    source: &file.display().to_string(),
-                }
-            }
+        let data = match is_tensors(file) {
+            true => Data::Tensors([read_tensors(file).map_err(at)?]),
             false => {
                 let windows = Windows {
                     window: how.window,
                     stride: how.window,
                     limit: self.calibration_windows.0,
                 };
-                tokens = how.text_of(file, &path, windows).map_err(at)?;
-                Items::Texts {
-                    tokens: &tokens,
-                    window: how.window,
-                    given: &[],
-                }
+                Data::Text(how.text_of(file, &path, windows).map_err(at)?, how.window)
             }
         };
+        let mut prepared = Prepared {
+            args: self,
+            file: file.clone(),
+            path,
+            source: opened.model.clone(),
+            model: opened.model,
+            engine,
+            load,
+            data,
+            window: how.window,
+        };
+        let mut manager = PassManager::default();
+        let ran = manager.run(before, &mut prepared.model);
+        ran.map_err(at_file(&prepared.path))?;
+        Ok(prepared)
+    }
+}
+
+/// What a calibration runs on.
+enum Data {
+    Tensors([Vec<(String, Array)>; 1]),
+    /// A text, and how many tokens make a window.
+    Text(Tokens, usize),
+}
+
+/// A calibration that is ready.
+pub(crate) struct Prepared<'a> {
+    args: &'a CalibrateArgs,
+    file: PathBuf,
+    pub(crate) path: PathBuf,
+    /// The model as it came.
+    source: Model,
+    /// After what runs before the quantization.
+    model: Model,
+    engine: Box<dyn Engine>,
+    load: LoadOptions,
+    data: Data,
+    window: usize,
+}
+
+impl Prepared<'_> {
+    fn items<'i>(&'i self, name: &'i str) -> Items<'i> {
+        match &self.data {
+            Data::Tensors(sets) => Items::Tensors { sets, source: name },
+            Data::Text(tokens, window) => Items::Texts {
+                tokens,
+                window: *window,
+                given: &[],
+            },
+        }
+    }
+
+    fn options<'o>(&self, folder: Option<&'o Path>, cx: &Cx) -> Options<'o> {
+        Options {
+            load: self.load,
+            folder,
+            cancel: Some(cx.cancelled()),
+            ..Options::default()
+        }
+    }
+
+    /// A folder for one part of the work.
+    fn folder(&self, part: &str) -> Option<PathBuf> {
+        let folder = self.args.calibration_folder.as_ref()?;
+        Some(folder.join(part))
+    }
+
+    /// What `pipeline`, which needs no calibration, quantizes.
+    fn quantized(&self, pipeline: &Pipeline) -> Result<(Model, Vec<QuantizedWeight>)> {
+        let mut model = self.source.clone();
+        let report = PassManager::default().run(pipeline, &mut model);
+        let report = report.map_err(at_file(&self.path))?;
+        Ok((model, report.quantized))
+    }
+
+    /// Checks that `recipe` is for this model: `pipeline` quantizes all that can be.
+    pub(crate) fn check(&self, recipe: &Recipe, pipeline: &Pipeline) -> Result<()> {
+        let (_, quantized) = self.quantized(pipeline)?;
+        recipe.check(&quantized)?;
+        match &recipe.calibration {
+            Some(known) if *known != self.calibration()? => Err(Error::input(format!(
+                "--calibrate `{}`: the recipe was made with another text or other windows: SHA-256 {}, {} windows \
+                 of {} tokens",
+                self.file.display(),
+                known.sha256,
+                known.windows.map_or("all".to_owned(), |n| n.to_string()),
+                known.window
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// What recipes say of the data.
+    pub(crate) fn calibration(&self) -> Result<Calibration> {
+        Ok(Calibration {
+            sha256: sha256(&SourceFile::open(&self.file)?)?,
+            window: self.window,
+            windows: self.args.calibration_windows.0,
+        })
+    }
+
+    /// Chooses what is `wanted` for all that `pipelines` quantize.
+    pub(crate) fn choose(
+        &self,
+        pipelines: &[Pipeline],
+        wanted: Wanted,
+        cx: &Cx,
+    ) -> Result<Calibrated> {
+        let mut weights = Vec::new();
+        for pipeline in pipelines {
+            let quantized = self.quantized(pipeline)?.1.into_iter();
+            weights.extend(quantized.filter_map(|w| w.blocks));
+        }
         let bar = cx.steps();
         let mut tell = |done, total, what: &str| {
             bar.set_length(total);
             bar.set_position(done);
             bar.set_message(what.to_owned());
         };
+        let name = self.file.display().to_string();
+        let folder = self.folder("codes");
         let chosen = calibrate::choose(
-            &*engine,
-            &model,
-            items,
+            &*self.engine,
+            &self.model,
+            self.items(&name),
             &weights,
-            plan.wanted,
-            options,
+            wanted,
+            self.options(folder.as_deref(), cx),
             &mut tell,
         );
         bar.finish_and_clear();
-        let chosen = chosen.map_err(at)?;
+        let chosen = chosen.map_err(|e| e.at("--calibrate"))?;
         if cx.verbose {
             for choice in &chosen.choices {
                 cx.note(&told(choice));
             }
         }
         Ok(chosen.calibrated)
+    }
+
+    /// The form of each weight within `budget`; `pipeline` quantizes all that can be in one form.
+    pub(crate) fn mix(
+        &self,
+        budget: Budget,
+        pipeline: &dyn Fn(Form) -> Result<Pipeline>,
+        cx: &Cx,
+    ) -> Result<Mix> {
+        let mut choices = Choices {
+            model: &self.model,
+            forms: budget.forms(),
+            candidates: Vec::new(),
+            other_bytes: 0,
+        };
+        for &form in choices.forms {
+            let (model, quantized) = self.quantized(&pipeline(form)?)?;
+            let all = onnx::estimate(&model, &self.path, ExternalData::Auto)?.bytes();
+            let weights: u64 = quantized.iter().map(|w| w.bytes_after).sum();
+            choices.other_bytes = choices.other_bytes.max(all.saturating_sub(weights));
+            let blocks = quantized.into_iter().filter_map(|w| w.blocks);
+            choices.candidates.push(blocks.collect());
+        }
+        let name = self.file.display().to_string();
+        let folder = self.folder("survey");
+        let options = self.options(folder.as_deref(), cx);
+        let measured = choices.measure(&*self.engine, self.items(&name), options, cx);
+        choices.within(&measured.map_err(|e| e.at("--calibrate"))?, budget)
     }
 }
 

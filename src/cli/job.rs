@@ -38,7 +38,7 @@ pub(crate) struct JobArgs {
     dim: Vec<String>,
     /// Say what would be done, and write nothing [example: --dry-run --json plan.json]
     #[arg(long)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Write a report; `-` is standard output [example: --json report.json]
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 mod bench;
+mod budget;
 mod calibrate;
 mod check;
 mod context;

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use onnxq::{
     Error, Result,
     calibrate::Wanted,
+    mix::{Entry, Recipe},
     pass::{Options, Pipeline},
     passes::REGISTRY,
     quant::GptqOptions,
@@ -18,7 +19,8 @@ use onnxq::{
 
 use super::{
     Cx, ExitStatus, External, at_option,
-    calibrate::{self, CalibrateArgs},
+    budget::{Budget, EIGHT_BITS, Form, parse_budget},
+    calibrate::CalibrateArgs,
     check::CheckArgs,
     context::{is_folder, output_path},
     job::{self, Demands, JobArgs, Variant},
@@ -94,6 +96,15 @@ pub(crate) struct QuantizeArgs {
     /// Run nothing before the quantization [example: --no-clean]
     #[arg(long, conflicts_with = "passes")]
     no_clean: bool,
+    /// Give each weight as many bits as it needs, within so many bits a weight or so large a file: how much
+    /// each counts is measured on --calibrate. What was decided is written beside the output, as a
+    /// recipe [example: --budget 4.75bpw, or --budget 90MB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_budget, requires = "calibrate",
+          conflicts_with_all = ["recipe", "bits", "block_size", "asymmetric", "format"])]
+    budget: Option<Budget>,
+    /// Quantize each weight as this file says, which --budget wrote [example: --recipe model_q4.recipe.toml]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bits", "block_size", "asymmetric", "format", "method"])]
+    recipe: Option<PathBuf>,
     #[command(flatten)]
     calibrate: CalibrateArgs,
     #[command(flatten)]
@@ -124,6 +135,20 @@ enum Dtype {
 }
 
 impl Dtype {
+    /// As on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Dtype::Fp16 => "fp16",
+            Dtype::Q2 => "q2",
+            Dtype::Q2f16 => "q2f16",
+            Dtype::Q4 => "q4",
+            Dtype::Q4f16 => "q4f16",
+            Dtype::Q8 => "q8",
+            Dtype::Int8 => "int8",
+            Dtype::Uint8 => "uint8",
+        }
+    }
+
     fn in_blocks(self) -> bool {
         matches!(self, Dtype::Q2 | Dtype::Q2f16 | Dtype::Q4 | Dtype::Q4f16)
     }
@@ -140,43 +165,78 @@ pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
         targets: &targets,
         check: &args.check,
     };
-    let (variants, calibrated) = args.variants(cx)?;
-    job::run(&args.job, &variants, calibrated, Some(&demands), cx)
+    let decided = args.decide(cx)?;
+    let variants = args.variants(&decided)?;
+    let calibrated = decided.calibrated.clone();
+    let status = job::run(&args.job, &variants, calibrated, Some(&demands), cx)?;
+    if let (ExitStatus::Done, Some((model, recipe))) = (&status, &decided.mixed)
+        && !args.job.dry_run
+    {
+        let output = (variants[0].output)(model).with_extension("recipe.toml");
+        cx.file(&output, &recipe.text()?)?;
+        cx.note(&format!(
+            "how each weight is quantized: {}\n",
+            output.display()
+        ));
+    }
+    Ok(status)
+}
+
+/// What is decided before the passes run.
+#[derive(Default)]
+struct Decided {
+    /// Values that half precision cannot hold.
+    large: Vec<(String, f64)>,
+    /// Each weight in a form of its own.
+    recipe: Option<Recipe>,
+    /// The same, where the budget decided it, and the path of the model.
+    mixed: Option<(PathBuf, Recipe)>,
+    /// What was found of the weights.
+    calibrated: Option<Arc<Calibrated>>,
+}
+
+/// How weights in blocks are quantized.
+#[derive(Clone, Copy)]
+enum Blocks<'a> {
+    /// All alike, as the options say.
+    Alike { bits: u8, method: &'a str },
+    /// All alike, in this form.
+    Form(Form),
+    /// Each as the recipe says.
+    Recipe(&'a Recipe, &'a str),
 }
 
 impl QuantizeArgs {
-    /// The outputs that are asked for.
-    fn variants(&self, cx: &Cx) -> Result<(Vec<Variant<'_>>, Option<Arc<Calibrated>>)> {
-        if let [_, _, ..] = self.dtype.as_slice()
-            && let Some(output) = &self.output
-            && !is_folder(output)
-        {
-            return Err(Error::input(format!(
-                "-o `{}`: several dtypes make several files; expected a folder (`{}/`)",
-                output.display(),
-                output.display()
-            )));
-        }
-        self.check_used()?;
-        let large = self.large(cx)?;
+    /// The dtypes that are asked for, each once.
+    fn dtypes(&self) -> Vec<Dtype> {
         let mut dtypes: Vec<Dtype> = Vec::new();
-        let new = self.dtype.iter().filter(|&&dtype| {
-            let new = !dtypes.contains(&dtype);
-            dtypes.push(dtype);
-            new
-        });
-        let new: Vec<Dtype> = new.copied().collect();
-        let calibrated = self.calibrated(&new, &large, cx)?;
+        for &dtype in &self.dtype {
+            if !dtypes.contains(&dtype) {
+                dtypes.push(dtype);
+            }
+        }
+        dtypes
+    }
+
+    /// The outputs that are asked for.
+    fn variants<'a>(&'a self, decided: &'a Decided) -> Result<Vec<Variant<'a>>> {
         let variant = |dtype: Dtype| {
             let bits = self.bits_of(dtype)?;
             let output = move |input: &Path| self.output(input, dtype, bits);
+            let blocks = match (&decided.recipe, bits) {
+                (Some(recipe), _) => Some(Blocks::Recipe(recipe, &recipe.method)),
+                (None, Some(bits)) => Some(Blocks::Alike {
+                    bits,
+                    method: self.method(),
+                }),
+                (None, None) => None,
+            };
             Ok(Variant {
-                pipeline: self.pipeline(dtype, bits, self.method(), &large)?,
+                pipeline: self.pipeline(dtype, blocks, &decided.large)?,
                 output: Box::new(output),
             })
         };
-        let variants = new.into_iter().map(variant).collect::<Result<_>>()?;
-        Ok((variants, calibrated))
+        self.dtypes().into_iter().map(variant).collect()
     }
 
     /// The method by which codes in blocks are chosen.
@@ -190,34 +250,93 @@ impl QuantizeArgs {
         }
     }
 
-    /// What the method wants to know of the activations.
-    fn calibrated(
-        &self,
-        dtypes: &[Dtype],
-        large: &[(String, f64)],
-        cx: &Cx,
-    ) -> Result<Option<Arc<Calibrated>>> {
-        let wanted = match self.method() {
+    /// Runs the model as far as that is needed to decide.
+    fn decide(&self, cx: &Cx) -> Result<Decided> {
+        if let [_, _, ..] = self.dtype.as_slice()
+            && let Some(output) = &self.output
+            && !is_folder(output)
+        {
+            return Err(Error::input(format!(
+                "-o `{}`: several dtypes make several files; expected a folder (`{}/`)",
+                output.display(),
+                output.display()
+            )));
+        }
+        self.check_used()?;
+        let mut decided = Decided {
+            large: self.large(cx)?,
+            ..Decided::default()
+        };
+        let dtypes: Vec<Dtype> = self
+            .dtypes()
+            .into_iter()
+            .filter(|d| d.in_blocks())
+            .collect();
+        let one = || match (self.dtypes().as_slice(), dtypes.as_slice()) {
+            ([_], &[dtype]) => Ok(dtype),
+            _ => Err(Error::input(
+                "--budget and --recipe are for one output in blocks; expected one --dtype of q4, q4f16, q2, q2f16",
+            )),
+        };
+        if let Some(path) = &self.recipe {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|e| Error::io(format!("--recipe `{}`", path.display()), e))?;
+            let recipe = Recipe::parse(&text, path)?;
+            if recipe.dtype != one()?.name() {
+                return Err(Error::input(format!(
+                    "--recipe: it is for --dtype {}, found {}",
+                    recipe.dtype,
+                    one()?.name()
+                )));
+            }
+            decided.recipe = Some(recipe);
+        }
+        let wants = |method: &str| matches!(method, "imatrix" | "gptq");
+        let method = decided.recipe.as_ref().map_or(self.method(), |r| &r.method);
+        if dtypes.is_empty() || self.budget.is_none() && !wants(method) {
+            return Ok(decided);
+        }
+        let (how, engine) = (&self.check.how, &self.check.engine);
+        let before = self.before()?;
+        let prepared = self
+            .calibrate
+            .prepare(&self.job.read, &before, how, engine, cx)?;
+        let large = &decided.large;
+        let alike = |form| self.pipeline(dtypes[0], Some(Blocks::Form(form)), large);
+        if let Some(recipe) = &decided.recipe {
+            prepared.check(recipe, &alike(EIGHT_BITS)?)?;
+        }
+        if let Some(budget) = self.budget {
+            let dtype = one()?;
+            let mix = prepared.mix(budget, &alike, cx)?;
+            cx.note(&format!(
+                "mixed: {:.3} bits a weight, expected mean KLD {:.4}\n",
+                mix.bits, mix.cost
+            ));
+            let calibration = Some(prepared.calibration()?);
+            let recipe = Recipe::new(dtype.name(), self.method(), calibration, mix.entries);
+            decided.mixed = Some((prepared.path.clone(), recipe.clone()));
+            decided.recipe = Some(recipe);
+        }
+        let method = decided.recipe.as_ref().map_or(self.method(), |r| &r.method);
+        let wanted = match method {
             "imatrix" => Wanted::Importance,
             "gptq" => Wanted::Codes(GptqOptions::default()),
-            _ => return Ok(None),
+            _ => return Ok(decided),
         };
         let mut pipelines = Vec::new();
-        for &dtype in dtypes.iter().filter(|d| d.in_blocks()) {
-            pipelines.push(self.pipeline(dtype, self.bits_of(dtype)?, "mse", large)?);
+        for &dtype in &dtypes {
+            let method = "mse";
+            let blocks = match (&decided.recipe, self.bits_of(dtype)?) {
+                (Some(recipe), _) => Some(Blocks::Recipe(recipe, method)),
+                (None, Some(bits)) => Some(Blocks::Alike { bits, method }),
+                (None, None) => None,
+            };
+            pipelines.push(self.pipeline(dtype, blocks, large)?);
         }
-        if pipelines.is_empty() {
-            return Ok(None);
-        }
-        let plan = calibrate::Plan {
-            before: self.before()?,
-            pipelines,
-            wanted,
-            read: &self.job.read,
-        };
-        let (how, engine) = (&self.check.how, &self.check.engine);
-        let calibrated = self.calibrate.choose(&plan, how, engine, cx)?;
-        Ok(Some(Arc::new(calibrated)))
+        let calibrated = prepared.choose(&pipelines, wanted, cx)?;
+        decided.calibrated = Some(Arc::new(calibrated));
+        Ok(decided)
     }
 
     /// Refuses options that none of the dtypes has a use for.
@@ -274,13 +393,10 @@ impl QuantizeArgs {
         match own {
             Some(4) => Ok(Some(bits)),
             Some(own) if own == bits => Ok(Some(own)),
-            _ => {
-                let name = dtype.to_possible_value().expect("none is skipped");
-                let name = name.get_name();
-                Err(Error::input(format!(
-                    "--bits {bits}: it is for --dtype q4 and q4f16, found {name}"
-                )))
-            }
+            _ => Err(Error::input(format!(
+                "--bits {bits}: it is for --dtype q4 and q4f16, found {}",
+                dtype.name()
+            ))),
         }
     }
 
@@ -310,22 +426,21 @@ impl QuantizeArgs {
     fn pipeline(
         &self,
         dtype: Dtype,
-        bits: Option<u8>,
-        method: &str,
+        blocks: Option<Blocks<'_>>,
         large: &[(String, f64)],
     ) -> Result<Pipeline> {
         let mut pipeline = self.before()?;
-        match (dtype, bits) {
+        match (dtype, blocks) {
             (Dtype::Q8, _) => self.int8(&mut pipeline, "auto")?,
             (Dtype::Int8, _) => self.int8(&mut pipeline, "int8")?,
             (Dtype::Uint8, _) => self.int8(&mut pipeline, "uint8")?,
             (Dtype::Fp16, _) => self.half(&mut pipeline, "keep", large)?,
             (_, None) => {}
-            (Dtype::Q2f16 | Dtype::Q4f16, Some(bits)) => {
+            (Dtype::Q2f16 | Dtype::Q4f16, Some(blocks)) => {
                 self.half(&mut pipeline, "cache", large)?;
-                self.nbits(&mut pipeline, bits, method)?;
+                self.blocks(&mut pipeline, blocks)?;
             }
-            (_, Some(bits)) => self.nbits(&mut pipeline, bits, method)?,
+            (_, Some(blocks)) => self.blocks(&mut pipeline, blocks)?,
         }
         Ok(pipeline)
     }
@@ -359,14 +474,55 @@ impl QuantizeArgs {
     }
 
     /// Weights in blocks.
-    fn nbits(&self, pipeline: &mut Pipeline, bits: u8, method: &str) -> Result<()> {
+    fn blocks(&self, pipeline: &mut Pipeline, blocks: Blocks<'_>) -> Result<()> {
+        match blocks {
+            Blocks::Form(form) => self.nbits(pipeline, form, "mse", &[]),
+            Blocks::Alike { bits, method } => {
+                // Blocks of 16 have no fast kernel for 2 bits.
+                let block = if bits == 2 { "32" } else { "16" };
+                let block = self.block_size.as_deref().unwrap_or(block);
+                let form = Form {
+                    bits,
+                    block: block.parse().expect("a number, by its declaration"),
+                    asymmetric: self.asymmetric,
+                };
+                self.nbits(pipeline, form, method, &[])
+            }
+            Blocks::Recipe(recipe, method) => {
+                let form = |e: &Entry| Form {
+                    bits: e.bits,
+                    block: e.block,
+                    asymmetric: e.asymmetric,
+                };
+                let mut forms: Vec<Form> = Vec::new();
+                for entry in &recipe.weights {
+                    if !forms.contains(&form(entry)) {
+                        forms.push(form(entry));
+                    }
+                }
+                for one in forms {
+                    let own = recipe.weights.iter().filter(|e| form(e) == one);
+                    let names: Vec<&str> = own.map(|e| &*e.name).collect();
+                    self.nbits(pipeline, one, method, &names)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Weights in blocks of one form: those with these names, or all.
+    fn nbits(
+        &self,
+        pipeline: &mut Pipeline,
+        form: Form,
+        method: &str,
+        names: &[&str],
+    ) -> Result<()> {
         let pass = REGISTRY.pass("nbits").expect("nbits is registered");
         let mut options = Options::none(pass.options);
-        options.set("bits", Some(&bits.to_string()))?;
-        // Blocks of 16 have no fast kernel for 2 bits.
-        let block = if bits == 2 { "32" } else { "16" };
-        options.set("block", Some(self.block_size.as_deref().unwrap_or(block)))?;
-        if self.asymmetric {
+        options.set("bits", Some(&form.bits.to_string()))?;
+        options.set("block", Some(&form.block.to_string()))?;
+        if form.asymmetric {
             options.set("asymmetric", None)?;
         }
         if method != "rtn" {
@@ -379,6 +535,9 @@ impl QuantizeArgs {
             options.set("accuracy-level", Some(level))?;
         }
         self.common(&mut options)?;
+        for name in names {
+            options.set("weight", Some(&globset::escape(name)))?;
+        }
         if self.job.write.external_data == External::Always {
             options.set("tie", Some("alias"))?;
         }

@@ -60,6 +60,11 @@ impl LanguageModel {
         !self.signature.cache().is_empty()
     }
 
+    /// Gives these beside the tokens from now on.
+    pub(crate) fn give(&mut self, given: Vec<Named>) {
+        self.given = given;
+    }
+
     /// Begins new windows: the cache is empty.
     pub(crate) fn restart(&mut self) {
         self.cache.clear();
