@@ -1,8 +1,12 @@
 //! Throughput of the quantization kernels, one thread, in bytes of input, beside a copy of
 //! the same input. The matrix is larger than the caches.
+//!
+//! The second-order kernels run on all threads, and count multiplications, of those that an `n x k`
+//! weight takes: those of a symmetric product once.
 
 use divan::Bencher;
-use divan::counter::BytesCount;
+use divan::counter::{BytesCount, ItemsCount};
+use onnxq::quant::gptq::{GptqOptions, Hessian, Objective, weighted_loss};
 use onnxq::quant::{
     BlockSpec, Matrix, Method, Out, Rule, ScaleType, Source, dequantize_rows, f32_from_f16,
     first_nonfinite, quantize_columns, quantize_columns_by, quantize_rows, quantize_rows_by,
@@ -208,4 +212,77 @@ fn finite(bencher: Bencher) {
     bencher
         .counter(BytesCount::new(4 * N * K))
         .bench_local(|| first_nonfinite(divan::black_box(&x)));
+}
+
+/// Tokens of a calibration.
+const TOKENS: usize = 2048;
+
+/// Inputs of the layers of a small language model, and of a larger one.
+const CHANNELS: [usize; 3] = [576, 1536, 4096];
+
+fn hessian_of(k: usize) -> Hessian {
+    let mut h = Hessian::new(k);
+    h.add(&weights()[..TOKENS * k]).expect("finite");
+    h
+}
+
+#[divan::bench(args = CHANNELS)]
+fn hessian(bencher: Bencher, k: usize) {
+    let x = weights();
+    bencher
+        .counter(ItemsCount::new(TOKENS * k * k / 2))
+        .with_inputs(|| Hessian::new(k))
+        .bench_local_values(|mut h| {
+            h.add(divan::black_box(&x[..TOKENS * k])).expect("finite");
+            h
+        });
+}
+
+#[divan::bench(args = CHANNELS)]
+fn factorization(bencher: Bencher, k: usize) {
+    let h = hessian_of(k);
+    bencher
+        .counter(ItemsCount::new(k * k * k / 6))
+        .bench_local(|| Objective::new(divan::black_box(&h), None, &GptqOptions::default()));
+}
+
+/// Shape `[n, k]` of a layer, and refits.
+const LAYERS: [(usize, usize, usize); 5] = [
+    (960, 576, 0),
+    (960, 576, 2),
+    (3072, 576, 2),
+    (576, 1536, 2),
+    (1024, 4096, 2),
+];
+
+#[divan::bench(args = LAYERS)]
+fn gptq(bencher: Bencher, (n, k, refits): (usize, usize, usize)) {
+    let options = GptqOptions {
+        refits,
+        ..GptqOptions::default()
+    };
+    let objective = Objective::new(&hessian_of(k), None, &options);
+    let spec = BlockSpec::new(4, 16, false, ScaleType::F16).expect("valid");
+    let (weight, mut to) = (weights(), Buffers::new(&spec));
+    // Halves of n k^2: plain rounding, three sweeps, and seven for each refit with two descents.
+    let halves = 4 + 7 * refits;
+    bencher
+        .counter(ItemsCount::new(n * k * k / 2 * halves))
+        .bench_local(|| {
+            let out = Out {
+                codes: &mut to.0[..spec.codes_len(n, k)],
+                scales: &mut to.1[..spec.scales_len(n, k)],
+                zero_points: &mut to.2[..spec.zero_points_len(n, k)],
+            };
+            objective.quantize(&spec, divan::black_box(&weight[..n * k]), out)
+        });
+}
+
+#[divan::bench]
+fn loss(bencher: Bencher) {
+    let (n, k) = (960, 576);
+    let (h, errors) = (hessian_of(k), weights());
+    bencher
+        .counter(ItemsCount::new(n * k * k))
+        .bench_local(|| weighted_loss(divan::black_box(&errors[..n * k]), &h));
 }

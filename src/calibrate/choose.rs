@@ -12,8 +12,9 @@ use crate::{
     eval::Items,
     ir::Model,
     quant::{
-        BlockSpec, Cross, GptqOptions, Hessian, Matrix, Method, Objective, Out, Rule, Source,
-        dequantize_rows, quantize_rows_by,
+        BlockSpec, Matrix, Method, Out, Rule, Source, dequantize_rows,
+        gptq::{Cross, GptqOptions, Hessian, Objective, StatisticsError},
+        quantize_rows_by,
     },
     weights::{Calibrated, MatrixView, WeightKey},
 };
@@ -23,7 +24,7 @@ use crate::{
 pub enum Wanted {
     /// How much its channels count: the mean squares of what they are multiplied by.
     Importance,
-    /// Its codes, by [`gptq`](crate::quant::gptq): weight after weight, each on the activations that
+    /// Its codes, by [`gptq`](crate::quant::gptq::gptq()): weight after weight, each on the activations that
     /// the ones before it leave, with the tables first. Cross terms (GPTAQ) are taken
     /// when [`GptqOptions::alpha`] is above 0; the float model then runs beside.
     Codes(GptqOptions),
@@ -174,7 +175,7 @@ impl Visitor for Chooser<'_> {
     fn activations(&mut self, group: usize, rows: &[f32], float: Option<&[f32]>) -> Result<()> {
         let group = &mut self.groups[group];
         let k = group.k;
-        let refused = |e: crate::quant::StatisticsError| Error::input(e.to_string());
+        let refused = |e: StatisticsError| Error::input(e.to_string());
         if self.wanted == Wanted::Importance {
             group.squares.resize(k, 0.0);
             for row in rows.chunks_exact(k) {

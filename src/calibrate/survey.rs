@@ -6,7 +6,10 @@ use crate::{
     error::{Error, Result},
     eval::Items,
     ir::Model,
-    quant::{BlockSpec, GptqOptions, Hessian, Objective, Out, Scales, StatisticsError},
+    quant::{
+        BlockSpec, Out,
+        gptq::{GptqOptions, Hessian, Objective, Scales, StatisticsError},
+    },
     weights::{MatrixView, WeightKey},
 };
 

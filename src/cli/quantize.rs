@@ -12,7 +12,7 @@ use onnxq::{
     mix::{Entry, Recipe},
     pass::{Options, Pipeline},
     passes::REGISTRY,
-    quant::GptqOptions,
+    quant::gptq::GptqOptions,
     target::Targets,
     weights::Calibrated,
 };

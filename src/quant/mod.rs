@@ -20,6 +20,9 @@
 //! The kernels know nothing of graphs, files or threads. A caller gives a panel: some
 //! rows of N and all of K. The outputs of a panel are contiguous, so panels can be
 //! quantized in any order and on any thread. Memory: about 150 KiB of stack per call.
+//!
+//! Codes that are chosen for what a layer computes, in the same layout, are in [`gptq`]; that works on
+//! whole weights and uses all threads.
 
 mod channels;
 mod columns;
@@ -28,7 +31,7 @@ mod dequantize;
 pub(crate) mod dispatch;
 mod fit;
 mod fit_ref;
-mod gptq;
+pub mod gptq;
 mod hqq;
 mod lanes;
 mod matrix;
@@ -48,10 +51,6 @@ pub use convert::{
     first_nonfinite,
 };
 pub use dequantize::{dequantize_rows, dequantize_rows_ref};
-pub use gptq::{
-    ChannelScales, Cross, GptqOptions, Hessian, Objective, Report, Scales, StatisticsError,
-    awq_scales, gptq, weighted_loss,
-};
 pub use matrix::{Matrix, Source};
 pub use method::{Method, Rule};
 pub use rtn::{

@@ -71,8 +71,7 @@ fn factor_diagonal(
         for x in done.iter() {
             *pivot -= x * x;
         }
-        // NaN is not above either.
-        if !(*pivot > SMALLEST_PIVOT * diagonal[i]) {
+        if pivot.is_nan() || *pivot <= SMALLEST_PIVOT * diagonal[i] {
             return Err(Indefinite);
         }
         *pivot = pivot.sqrt();

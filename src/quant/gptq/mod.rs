@@ -15,6 +15,25 @@
 //! | plain rounding's loss; the sweep | `n k^2 / 2` each |
 //! | a sweep of coordinate descent; the gradient of a refit | `n k^2` each |
 //! | the normal equations of a refit | `n k^2 / 2` |
+//!
+//! ```
+//! use onnxq::quant::gptq::{GptqOptions, Hessian, gptq};
+//! use onnxq::quant::{BlockSpec, Out, ScaleType};
+//!
+//! // Three tokens of 16 channels, and a layer with two outputs.
+//! let tokens: Vec<f32> = (0..3 * 16).map(|i| (i as f32).sin()).collect();
+//! let weight: Vec<f32> = (0..2 * 16).map(|i| (i as f32).cos()).collect();
+//! let mut h = Hessian::new(16);
+//! h.add(&tokens)?;
+//!
+//! let spec = BlockSpec::new(4, 16, true, ScaleType::F16)?;
+//! let mut codes = vec![0; spec.codes_len(2, 16)];
+//! let mut scales = vec![0; spec.scales_len(2, 16)];
+//! let out = Out { codes: &mut codes, scales: &mut scales, zero_points: &mut [] };
+//! let report = gptq(&spec, &weight, &h, None, &GptqOptions::default(), out)?;
+//! assert!(report.loss <= report.plain);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod awq;
 mod descend;

@@ -19,8 +19,7 @@ use super::sums::Part;
 /// inverse (Chee et al. 2023, "QuIP", theorem 6: the two are equivalent): its factor of `H^-1` is
 /// `D^(-1/2) (U + I)^-1`, and one factorization and no inversion of `H` is also the more exact way.
 ///
-/// Memory: `6 k^2` bytes, `8 k^2` while it is made, `4 k^2` more with a [`Cross`]; and a copy of the
-/// sums of each.
+/// Memory: `6 k^2` bytes, and `10 k^2` while it is made; with a [`Cross`] `10 k^2` and `18 k^2`.
 #[derive(Clone, Debug)]
 pub struct Objective {
     pub(super) k: usize,
@@ -53,6 +52,9 @@ impl Objective {
     /// If `cross` has not the channels and the number of tokens of `h`.
     pub fn new(h: &Hessian, cross: Option<&Cross>, options: &GptqOptions) -> Self {
         let k = h.k();
+        if let Some(cross) = cross {
+            assert_eq!((cross.k(), cross.tokens()), (k, h.tokens()), "cross");
+        }
         let mut lower = h.lower();
         let mean = (0..k).map(|i| lower[on_diagonal(i)]).sum::<f64>() / k as f64;
         let mean = if mean > 0.0 { mean } else { 1.0 };
@@ -70,23 +72,27 @@ impl Objective {
                 Err(_) => damping = (2.0 * damping).max(1e-6),
             }
         };
+        let feedback = feedback(k, &factor);
+        let pivots = (0..k).map(|j| factor[on_diagonal(k - 1 - j)].powi(2));
+        let pivots = pivots.collect();
+        drop(factor);
+        let hessian = quads(k, |i, j| {
+            let x = lower[Part::Lower.offset(k, i.max(j)) + i.min(j)];
+            if i == j { x + damping } else { x }
+        });
+        drop(lower);
+        let cross = cross.map(|cross| {
+            let all = cross.all();
+            quads(k, |i, j| all[i * k + j] / mean)
+        });
         Self {
             k,
             options: *options,
-            feedback: feedback(k, &factor),
-            pivots: (0..k)
-                .map(|j| factor[on_diagonal(k - 1 - j)].powi(2))
-                .collect(),
             order,
-            hessian: quads(k, |i, j| {
-                let x = lower[Part::Lower.offset(k, i.max(j)) + i.min(j)];
-                if i == j { x + damping } else { x }
-            }),
-            cross: cross.map(|cross| {
-                assert_eq!((cross.k(), cross.tokens()), (k, h.tokens()), "cross");
-                let all = cross.all();
-                quads(k, |i, j| all[i * k + j] / mean)
-            }),
+            feedback,
+            pivots,
+            hessian,
+            cross,
             unit: mean / h.tokens().max(1) as f64,
             damping,
         }

@@ -136,10 +136,8 @@ impl Choice {
         for (to, from) in self.steps.iter_mut().zip(&other.steps) {
             take(to, from, &better);
         }
-        for l in 0..LANES {
-            if better[l] {
-                self.loss[l] = other.loss[l];
-            }
+        for (to, from) in self.loss.iter_mut().zip(&other.loss) {
+            *to = to.min(*from);
         }
     }
 }

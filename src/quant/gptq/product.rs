@@ -50,6 +50,7 @@ pub(super) fn power_of_two(exponent: i32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quant::dispatch::dispatch;
 
     #[test]
     fn products_are_sums_in_order() {
@@ -66,6 +67,22 @@ mod tests {
                 assert_eq!(got[i][l], want);
             }
         }
+    }
+
+    fn dispatched(a: &[[f32; QUAD]], b: &[Lanes]) -> [Lanes; QUAD] {
+        dispatch!(product(a: &[[f32; QUAD]], b: &[Lanes]) -> [Lanes; QUAD])
+    }
+
+    #[test]
+    fn the_processor_does_not_matter() {
+        let mut x = 1u32;
+        let mut next = || {
+            x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            x as f32 / 1e9 - 2.0
+        };
+        let a: Vec<[f32; QUAD]> = (0..999).map(|_| [(); QUAD].map(|()| next())).collect();
+        let b: Vec<Lanes> = (0..999).map(|_| [(); LANES].map(|()| next())).collect();
+        assert_eq!(dispatched(&a, &b), product(&a, &b));
     }
 
     #[test]

@@ -154,9 +154,9 @@ impl Objective {
         let mut losses = Vec::with_capacity(weight.len() / k);
         for ((panel, best), before) in panels.iter().zip(&best).zip(&before) {
             panel.store(spec, best, &mut split(spec, panel.rows, k, &mut out));
-            for l in 0..panel.rows {
+            for (l, (before, after)) in before.iter().zip(&best.loss).enumerate().take(panel.rows) {
                 let square = panel.units.square(l);
-                losses.push([before[l] * square, best.loss[l] * square]);
+                losses.push([before * square, after * square]);
             }
         }
         Ok(losses)

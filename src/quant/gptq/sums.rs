@@ -82,11 +82,27 @@ pub(super) fn add_chunk(
     }
     let left_exponent = pack(left, k, rows, &mut scratch.left);
     let right_exponent = pack(right, k, rows, &mut scratch.right);
-    let unit = power_of_two(left_exponent + right_exponent);
-    let (left, right) = (&scratch.left, &scratch.right);
+    let chunk = Chunk {
+        part,
+        k,
+        rows,
+        left: &scratch.left,
+        right: &scratch.right,
+        unit: power_of_two(left_exponent + right_exponent),
+    };
     part.tasks(k, totals)
         .into_par_iter()
-        .for_each(|(first, task)| add_rows(part, k, rows, unit, left, right, first, task));
+        .for_each(|(first, task)| add_rows(&chunk, first, task));
+}
+
+/// Packed tokens, and what their products are multiplied by.
+struct Chunk<'a> {
+    part: Part,
+    k: usize,
+    rows: usize,
+    left: &'a [[f32; QUAD]],
+    right: &'a [Lanes],
+    unit: f64,
 }
 
 /// Writes rows of `k` elements as panels of `N` columns, `[ceil(k / N), rows, N]`, the last one
@@ -111,35 +127,21 @@ fn pack<const N: usize>(x: &[f32], k: usize, rows: usize, to: &mut Vec<[f32; N]>
     shift
 }
 
-#[expect(clippy::too_many_arguments, reason = "the macro takes a flat list")]
-fn add_rows(
-    part: Part,
-    k: usize,
-    rows: usize,
-    unit: f64,
-    left: &[[f32; QUAD]],
-    right: &[Lanes],
-    first: usize,
-    task: &mut [f64],
-) {
-    dispatch!(add_rows_body(
-        part: Part, k: usize, rows: usize, unit: f64,
-        left: &[[f32; QUAD]], right: &[Lanes], first: usize, task: &mut [f64],
-    ));
+/// Adds the products to the rows of a task.
+fn add_rows(chunk: &Chunk<'_>, first: usize, task: &mut [f64]) {
+    dispatch!(add_rows_body(chunk: &Chunk<'_>, first: usize, task: &mut [f64]));
 }
 
-#[expect(clippy::too_many_arguments, reason = "the macro takes a flat list")]
 #[inline(always)]
-fn add_rows_body(
-    part: Part,
-    k: usize,
-    rows: usize,
-    unit: f64,
-    left: &[[f32; QUAD]],
-    right: &[Lanes],
-    first: usize,
-    task: &mut [f64],
-) {
+fn add_rows_body(chunk: &Chunk<'_>, first: usize, task: &mut [f64]) {
+    let &Chunk {
+        part,
+        k,
+        rows,
+        left,
+        right,
+        unit,
+    } = chunk;
     let origin = part.offset(k, first);
     let end = (first + TASK).min(k);
     for panel in 0..part.columns(k, end - 1).div_ceil(LANES) {

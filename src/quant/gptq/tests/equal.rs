@@ -73,6 +73,8 @@ fn error_feedback() {
         ..options
     };
     check(9, &specs()[0], 3, 40, &natural);
+    // More columns than the factorization takes at once.
+    check(11, &specs()[1], 2, 150, &options);
 }
 
 /// From here on with scales of 16 bits only: sums in `f32` do not determine the last of 24.

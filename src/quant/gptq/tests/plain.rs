@@ -274,18 +274,18 @@ impl<'a> Plain<'a> {
                 b[i / block] += steps[i] * h * errors[j];
             }
         }
-        for g in 0..blocks {
+        for (g, row) in a.iter_mut().enumerate() {
             // A block of zeros keeps its scale.
-            a[g][g] = if a[g][g] == 0.0 {
+            row[g] = if row[g] == 0.0 {
                 1.0
             } else {
-                a[g][g] * (1.0 + 1e-6)
+                row[g] * (1.0 + 1e-6)
             };
         }
         let inverse = inverse(&a);
         let mut fitted = row.clone();
-        for g in 0..blocks {
-            let change: f64 = inverse[g].iter().zip(&b).map(|(a, b)| a * b).sum();
+        for (g, inverse) in inverse.iter().enumerate() {
+            let change: f64 = inverse.iter().zip(&b).map(|(a, b)| a * b).sum();
             let scale = self.round_scale(row.scales[g] + change);
             if scale != 0.0 {
                 fitted.scales[g] = scale;

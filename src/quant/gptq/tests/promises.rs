@@ -216,6 +216,7 @@ fn the_target_is_the_least_squares_one() {
     let spec = spec(4, 16, true, ScaleType::F16);
     let options = GptqOptions {
         scales: Scales::Search,
+        alpha: 1.0,
         ..GptqOptions::default()
     };
     let mut got = Buffers::new(&spec, n, k);
