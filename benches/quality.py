@@ -1,13 +1,13 @@
 """What block quantization costs a language model: methods of onnxq, and of ONNX Runtime's quantizer.
 
     python benches/quality.py MODEL (--text FILE [--tokenizer FILE] | --tokens FILE) [--inputs FILE]
-            [--block 16,32] [--scales f32,f16] [--methods rtn,mse] [--peers rtn,rtn-asym,k_quant,hqq]
-        [--exclude GLOB]...
-        [--windows 8] [--runs 1] [--bin target/release/onnxq] [--python PYTHON] [--out table.md]
+        [--block 16,32] [--scales f32,f16] [--methods rtn,mse] [--peers rtn,rtn-asym,k_quant,hqq]
+        [--exclude GLOB]... [--windows 8] [--runs 1] [--bin target/release/onnxq] [--python PYTHON]
+        [--out table.md]
 
-Prints a Markdown table: for each form the bytes, the bits that a quantized weight takes with its scale and zero
-point, mean and 99th percentile of the divergence from MODEL (nats), perplexity, part of equal top-1 tokens, and
-the median wall time of making it. All are run by the ONNX Runtime of this Python, on the same tokens.
+Prints a Markdown table: for each form the bytes, the bits that a quantized weight takes with its scale and
+zero point, mean and 99th percentile of the divergence from MODEL (nats), perplexity, part of equal top-1
+tokens, and the median wall time of making it. All are run by the ONNX Runtime of this Python, on the same tokens.
 
 Forms of onnxq are `clean,nbits`, with `fp16` between where scales are f16. `--exclude` goes to `nbits`.
 Peers quantize only MatMul with a constant, so an embedding or a projection that shares it stays float: a
@@ -161,7 +161,8 @@ def main() -> None:
             if len(lines) == 2:
                 float_model = found["baseline"]
                 perplexity = float_model["perplexity"]["perplexity"]["value"]
-                lines.append(f"| float | | | | {float_model['bytes'] / 1e6:.1f} | | | | {perplexity:.2f} | | |")
+                size = f"{float_model['bytes'] / 1e6:.1f}"
+                lines.append(f"| float | | | | {size} | | | | {perplexity:.2f} | | |")
                 print(*lines, sep="\n", flush=True)
             lines.append(row(form, seconds, found))
             print(lines[-1], flush=True)
