@@ -7,7 +7,8 @@
 
 Prints a Markdown table: for each form the bytes, the bits that a quantized weight takes with its scale and
 zero point, mean and 99th percentile of the divergence from MODEL (nats), perplexity, part of equal top-1
-tokens, and the median wall time of making it. All are run by the ONNX Runtime of this Python, on the same tokens.
+tokens, and the median wall time of making it. All are run by the ONNX Runtime of this Python, on the same
+tokens.
 
 Forms of onnxq are `clean,nbits`, with `fp16` between where scales are f16. `--exclude` goes to `nbits`.
 Peers quantize only MatMul with a constant, so an embedding or a projection that shares it stays float: a

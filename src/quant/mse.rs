@@ -108,10 +108,8 @@ pub(super) fn fit(
             false => search.asymmetric(spec.bits(), low, high, to),
         }
         for _ in 0..refits(spec.bits()) {
-            let mut r = [0.0; HALF];
-            for i in 0..HALF {
-                r[i] = reciprocal(search.step[i]);
-            }
+            let mut r = search.step;
+            r.iter_mut().for_each(|r| *r = reciprocal(*r));
             search.take([r], [search.zero_point]);
         }
         found.step[from..from + HALF].copy_from_slice(&search.step);
