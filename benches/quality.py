@@ -30,7 +30,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from compare import measure
+from clean import measure
 from eval import ort_library
 
 METHODS = {
@@ -150,14 +150,19 @@ def main() -> None:
         folder = Path(name)
         for form in forms(args):
             target = folder / "out" / "model.onnx"
-            seconds = []
+            seconds, failed = [], ""
             for _ in range(args.runs):
                 target.parent.mkdir(exist_ok=True)
                 for old in target.parent.iterdir():
                     old.unlink()
                 # Pages of earlier outputs that are still to be written would slow this run.
                 os.sync()
-                seconds.append(measure([*form.command, str(target)])[0])
+                wall, _, failed = measure([*form.command, str(target)])
+                seconds.append(wall)
+            if failed:
+                lines.append(f"| {form.tool} | {form.method} | {form.block} | failed: {failed.replace('|', '/')} |")
+                print(lines[-1], flush=True)
+                continue
             found = evaluate(args, target, folder / "baseline.lp", folder / "report.json")
             if len(lines) == 2:
                 float_model = found["baseline"]

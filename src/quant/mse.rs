@@ -124,7 +124,7 @@ pub(super) fn fit(
     let old = params.scales.map(|bits| scale_value(spec.scale(), bits));
     let new_error = error(
         x,
-        set,
+        w,
         &to,
         &found.reciprocals,
         &zero_points,
@@ -133,7 +133,7 @@ pub(super) fn fit(
     );
     let old_error = error(
         x,
-        set,
+        w,
         &to,
         &params.reciprocals,
         &params.zero_points,
@@ -292,25 +292,22 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Weighted squared errors of what the codes stand for.
+/// Weighted squared errors of what the codes stand for, which may be infinite.
 #[inline(always)]
 fn error(
     x: &[Lanes],
-    set: Set<'_>,
+    w: &[Lanes],
     to: &Lanes,
     reciprocals: &Lanes,
     zero_points: &Lanes,
     scales: &Lanes,
     max_code: f32,
 ) -> Lanes {
-    let (mut sum, mut step) = ([0.0; LANES], [0.0; LANES]);
-    for i in 0..LANES {
-        step[i] = scales[i] * to[i];
-    }
-    for ((x, y), w) in x.iter().zip(set.y).zip(set.w) {
+    let mut sum = [0.0; LANES];
+    for (x, w) in x.iter().zip(w) {
         for i in 0..LANES {
             let code = code(x[i], reciprocals[i], zero_points[i], max_code);
-            let off = y[i] - (code - zero_points[i]) * step[i];
+            let off = (x[i] - (code - zero_points[i]) * scales[i]) * to[i];
             sum[i] += w[i] * off * off;
         }
     }
