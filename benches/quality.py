@@ -1,13 +1,14 @@
 """What block quantization costs a language model: methods of onnxq, and of ONNX Runtime's quantizer.
 
     python benches/quality.py MODEL (--text FILE [--tokenizer FILE] | --tokens FILE) [--inputs FILE]
-            [--block 16,32] [--scales f32,f16] [--methods rtn,mse] [--peers rtn,rtn-asym,k_quant,hqq]
-        [--exclude GLOB]...
-        [--windows 8] [--runs 1] [--bin target/release/onnxq] [--python PYTHON] [--out table.md]
+        [--block 16,32] [--scales f32,f16] [--methods rtn,mse] [--peers rtn,rtn-asym,k_quant,hqq]
+        [--exclude GLOB]... [--windows 8] [--runs 1] [--bin target/release/onnxq] [--python PYTHON]
+        [--out table.md]
 
-Prints a Markdown table: for each form the bytes, the bits that a quantized weight takes with its scale and zero
-point, mean and 99th percentile of the divergence from MODEL (nats), perplexity, part of equal top-1 tokens, and
-the median wall time of making it. All are run by the ONNX Runtime of this Python, on the same tokens.
+Prints a Markdown table: for each form the bytes, the bits that a quantized weight takes with its scale and
+zero point, mean and 99th percentile of the divergence from MODEL (nats), perplexity, part of equal top-1
+tokens, and the median wall time of making it. All are run by the ONNX Runtime of this Python, on the same
+tokens.
 
 Forms of onnxq are `clean,nbits`, with `fp16` between where scales are f16. `--exclude` goes to `nbits`.
 Peers quantize only MatMul with a constant, so an embedding or a projection that shares it stays float: a
@@ -29,7 +30,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from compare import measure
+from clean import measure
 from eval import ort_library
 
 METHODS = {
@@ -149,19 +150,25 @@ def main() -> None:
         folder = Path(name)
         for form in forms(args):
             target = folder / "out" / "model.onnx"
-            seconds = []
+            seconds, failed = [], ""
             for _ in range(args.runs):
                 target.parent.mkdir(exist_ok=True)
                 for old in target.parent.iterdir():
                     old.unlink()
                 # Pages of earlier outputs that are still to be written would slow this run.
                 os.sync()
-                seconds.append(measure([*form.command, str(target)])[0])
+                wall, _, failed = measure([*form.command, str(target)])
+                seconds.append(wall)
+            if failed:
+                lines.append(f"| {form.tool} | {form.method} | {form.block} | failed: {failed.replace('|', '/')} |")
+                print(lines[-1], flush=True)
+                continue
             found = evaluate(args, target, folder / "baseline.lp", folder / "report.json")
             if len(lines) == 2:
                 float_model = found["baseline"]
                 perplexity = float_model["perplexity"]["perplexity"]["value"]
-                lines.append(f"| float | | | | {float_model['bytes'] / 1e6:.1f} | | | | {perplexity:.2f} | | |")
+                size = f"{float_model['bytes'] / 1e6:.1f}"
+                lines.append(f"| float | | | | {size} | | | | {perplexity:.2f} | | |")
                 print(*lines, sep="\n", flush=True)
             lines.append(row(form, seconds, found))
             print(lines[-1], flush=True)

@@ -128,8 +128,7 @@ fn span(spec: &BlockSpec, block: usize, k: usize) -> (usize, usize) {
 pub(super) fn weight(rule: &Rule<'_>, at: usize, end: usize) -> f32 {
     match rule.importance.filter(|_| rule.method == Method::Mse) {
         _ if at >= end => 0.0,
-        // The least number, of a NaN too.
-        Some(importance) => importance[at].max(0.0).min(f32::MAX),
+        Some(importance) => clamp(importance[at], 0.0, f32::MAX),
         None => 1.0,
     }
 }
@@ -192,8 +191,8 @@ pub(super) fn stored(spec: &BlockSpec, scales: &Lanes) -> Stored {
         scales: [0.0; LANES],
         reciprocals: [0.0; LANES],
     };
-    for i in 0..LANES {
-        stored.bits[i] = scale_bits(spec.scale(), scales[i]);
+    for (i, &scale) in scales.iter().enumerate() {
+        stored.bits[i] = scale_bits(spec.scale(), scale);
         stored.scales[i] = scale_value(spec.scale(), stored.bits[i]);
         stored.reciprocals[i] = reciprocal(stored.scales[i]);
     }
@@ -256,8 +255,9 @@ impl Params {
     /// Puts what was found in the place of what is there, in the lanes with a mask.
     #[inline(always)]
     pub(super) fn replace(&mut self, masks: &[u32; LANES], found: &Stored, zero_points: &Lanes) {
-        for i in 0..LANES {
-            self.scales[i] = found.bits[i] & masks[i] | self.scales[i] & !masks[i];
+        let bits = self.scales.iter_mut().zip(&found.bits);
+        for ((scale, found), mask) in bits.zip(masks) {
+            *scale = found & mask | *scale & !mask;
         }
         select(masks, &found.reciprocals, &mut self.reciprocals);
         select(masks, zero_points, &mut self.zero_points);

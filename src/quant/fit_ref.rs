@@ -101,7 +101,7 @@ pub(super) fn mse(spec: &BlockSpec, x: &[f32], importance: &[f32], rtn: Params) 
         let mut sum = 0.0f32;
         for i in 0..x.len() {
             let code = f32::from(params.code(spec, x[i]));
-            let off = y[i] - (code - params.zero_point) * (params.scale * to);
+            let off = (x[i] - (code - params.zero_point) * params.scale) * to;
             sum += w[i] * off * off;
         }
         sum

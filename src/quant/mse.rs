@@ -108,10 +108,8 @@ pub(super) fn fit(
             false => search.asymmetric(spec.bits(), low, high, to),
         }
         for _ in 0..refits(spec.bits()) {
-            let mut r = [0.0; HALF];
-            for i in 0..HALF {
-                r[i] = reciprocal(search.step[i]);
-            }
+            let mut r = search.step;
+            r.iter_mut().for_each(|r| *r = reciprocal(*r));
             search.take([r], [search.zero_point]);
         }
         found.step[from..from + HALF].copy_from_slice(&search.step);
@@ -126,7 +124,7 @@ pub(super) fn fit(
     let old = params.scales.map(|bits| scale_value(spec.scale(), bits));
     let new_error = error(
         x,
-        set,
+        w,
         &to,
         &found.reciprocals,
         &zero_points,
@@ -135,7 +133,7 @@ pub(super) fn fit(
     );
     let old_error = error(
         x,
-        set,
+        w,
         &to,
         &params.reciprocals,
         &params.zero_points,
@@ -294,25 +292,22 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Weighted squared errors of what the codes stand for.
+/// Weighted squared errors of what the codes stand for, which may be infinite.
 #[inline(always)]
 fn error(
     x: &[Lanes],
-    set: Set<'_>,
+    w: &[Lanes],
     to: &Lanes,
     reciprocals: &Lanes,
     zero_points: &Lanes,
     scales: &Lanes,
     max_code: f32,
 ) -> Lanes {
-    let (mut sum, mut step) = ([0.0; LANES], [0.0; LANES]);
-    for i in 0..LANES {
-        step[i] = scales[i] * to[i];
-    }
-    for ((x, y), w) in x.iter().zip(set.y).zip(set.w) {
+    let mut sum = [0.0; LANES];
+    for (x, w) in x.iter().zip(w) {
         for i in 0..LANES {
             let code = code(x[i], reciprocals[i], zero_points[i], max_code);
-            let off = y[i] - (code - zero_points[i]) * step[i];
+            let off = (x[i] - (code - zero_points[i]) * scales[i]) * to[i];
             sum[i] += w[i] * off * off;
         }
     }

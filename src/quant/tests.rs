@@ -174,6 +174,7 @@ enum Body {
 }
 
 impl Body {
+    #[expect(clippy::too_many_arguments, reason = "those of the bodies")]
     fn run(
         &self,
         spec: &BlockSpec,
@@ -300,7 +301,7 @@ fn errors(
                 .sum();
             // The mean is that of the padded block.
             let root = (squares / spec.block() as f64).sqrt();
-            let importance = |i: usize| importance[i].max(0.0).min(f32::MAX);
+            let importance = |i: usize| importance[i].clamp(0.0, f32::MAX);
             let even = places.clone().all(|i| importance(i) == 0.0);
             let error = |i: usize| {
                 let off = f64::from(x[i]) - f64::from(decoded[i]);
@@ -389,7 +390,7 @@ fn errors_of_normal_numbers_fall() {
 /// Importances are those of the columns, also of later blocks and of panels.
 #[test]
 fn what_counts_is_kept() {
-    let sign = |i: usize| if i % 3 == 0 { -1.0 } else { 1.0 };
+    let sign = |i: usize| if i.is_multiple_of(3) { -1.0 } else { 1.0 };
     let x: Vec<f32> = (0..96)
         .map(|i| sign(i) * (1.0 + ((i * 37) % 96) as f32 / 96.0))
         .collect();

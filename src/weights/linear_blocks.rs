@@ -312,7 +312,7 @@ mod tests {
     use super::*;
     use crate::{
         ir::{DataType, EntityId, ValueId},
-        quant::ScaleType,
+        quant::{Method, ScaleType},
         weights::{QuantizeBlocks, Weight},
     };
 
@@ -342,6 +342,16 @@ mod tests {
 
     /// Compares with what [`QuantizeBlocks`] makes of the same weight, entry by entry.
     fn check(layout: Layout, n: usize, k: usize, bits: u8, block: usize, symmetric: bool) -> u64 {
+        check_by(Chosen::default(), layout, n, k, (bits, block, symmetric))
+    }
+
+    fn check_by(
+        chosen: Chosen,
+        layout: Layout,
+        n: usize,
+        k: usize,
+        (bits, block, symmetric): (u8, usize, bool),
+    ) -> u64 {
         let floats = (0..n * k).map(|i| ((i * 2_654_435_761) % 1009) as f32 / 500.0 - 1.0);
         let bytes: Vec<u8> = floats.flat_map(f32::to_le_bytes).collect();
         let (dims, strides) = match layout {
@@ -360,8 +370,9 @@ mod tests {
         let n_axis = usize::from(layout == Layout::Columns);
         let matrix = MatrixView::new(weight, n_axis).unwrap();
         let spec = BlockSpec::new(bits, block, symmetric, ScaleType::F32).unwrap();
-        let expected = outputs(&QuantizeBlocks::new("W", &matrix, spec, 1.0, true));
-        let recipe = QuantizeLinearBlocks::new("W", &matrix, spec);
+        let expected = QuantizeBlocks::new("W", &matrix, spec, 1.0, true).by(chosen.clone());
+        let expected = outputs(&expected);
+        let recipe = QuantizeLinearBlocks::new("W", &matrix, spec).by(chosen);
         let found = outputs(&recipe);
         let blocks = spec.blocks(k);
         let (row_codes, row_points) = (spec.codes_len(1, k), spec.zero_points_len(1, k));
@@ -408,6 +419,30 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn methods_and_importances() {
+        for layout in [Layout::Rows, Layout::Columns] {
+            let importance: Vec<f32> = (0..1001).map(|i| (i * i % 97) as f32).collect();
+            let mse = Chosen {
+                method: Method::Mse,
+                importance: Some(importance.into()),
+            };
+            for chosen in [mse, Method::Hqq.into()] {
+                for symmetric in [true, false] {
+                    check_by(chosen.clone(), layout, 40, 1001, (4, 16, symmetric));
+                }
+            }
+        }
+        let tiles = check_by(
+            Method::Mse.into(),
+            Layout::Columns,
+            2103,
+            1001,
+            (4, 16, false),
+        );
+        assert!(tiles > 1);
     }
 
     #[test]

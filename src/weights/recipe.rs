@@ -267,7 +267,7 @@ mod tests {
     use super::*;
     use crate::{
         ir::{DataType, EntityId, ValueId},
-        quant::{ScaleType, Source, quantize_columns_ref, quantize_rows_ref},
+        quant::{Method, ScaleType, Source, quantize_columns_by_ref, quantize_rows_by_ref},
         weights::Weight,
     };
 
@@ -278,6 +278,7 @@ mod tests {
         stored: DataType,
         rounding: Option<DataType>,
         spec: BlockSpec,
+        chosen: Chosen,
         factor: f32,
         padded: bool,
     }
@@ -295,6 +296,7 @@ mod tests {
                 stored: DataType::Float,
                 rounding: None,
                 spec: spec(4, 16, false, ScaleType::F32),
+                chosen: Chosen::default(),
                 factor: 1.0,
                 padded: true,
             }
@@ -336,6 +338,7 @@ mod tests {
                 layout: self.layout,
             };
             QuantizeBlocks::new("W", &matrix, self.spec, self.factor, self.padded)
+                .by(self.chosen.clone())
         }
 
         /// The whole matrix by the definition, element by element.
@@ -361,12 +364,11 @@ mod tests {
                 scales: &mut scales,
                 zero_points: &mut zero_points,
             };
+            let (rule, source) = (self.chosen.rule(0..k), Source::F32(&floats));
             match self.layout {
-                Layout::Rows => {
-                    quantize_rows_ref(spec, Matrix::new(Source::F32(&floats), n, k), out)
-                }
+                Layout::Rows => quantize_rows_by_ref(spec, &rule, Matrix::new(source, n, k), out),
                 Layout::Columns => {
-                    quantize_columns_ref(spec, Matrix::new(Source::F32(&floats), k, n), out)
+                    quantize_columns_by_ref(spec, &rule, Matrix::new(source, k, n), out)
                 }
             }
             .unwrap();
@@ -488,6 +490,50 @@ mod tests {
                 case.check();
             }
         }
+    }
+
+    /// The importance of a column goes with it into every step.
+    #[test]
+    fn methods_cross_steps_and_tiles() {
+        let importance = |k: u64| (0..k).map(|i| (i * i % 97) as f32).collect();
+        for (layout, n, k) in [(Layout::Rows, 700, 411), (Layout::Columns, 300, 1000)] {
+            for (method, importance) in [
+                (Method::Mse, None),
+                (Method::Mse, Some(importance(k))),
+                (Method::Hqq, None),
+            ] {
+                for floats in [false, true] {
+                    let spec = spec(4, 16, false, ScaleType::F16);
+                    let case = Case {
+                        spec: if floats {
+                            spec.with_float_zero_points()
+                        } else {
+                            spec
+                        },
+                        chosen: Chosen {
+                            method,
+                            importance: importance.clone(),
+                        },
+                        ..Case::new(layout, n, k)
+                    };
+                    case.check();
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "importance of the columns of `W`")]
+    fn an_importance_of_other_columns() {
+        let chosen = Chosen {
+            method: Method::Mse,
+            importance: Some(vec![1.0; 47].into()),
+        };
+        let case = Case {
+            chosen,
+            ..Case::new(Layout::Rows, 5, 48)
+        };
+        case.recipe(case.source());
     }
 
     #[test]
