@@ -100,7 +100,11 @@ fn model() -> Model {
 fn run(pipeline: &str, instruments: Instruments<'_>) -> (Result<Report>, String) {
     let mut model = model();
     let pipeline = Pipeline::parse(pipeline, REGISTRY).unwrap();
-    let report = PassManager { instruments }.run(&pipeline, &mut model);
+    let mut manager = PassManager {
+        instruments,
+        calibrated: None,
+    };
+    let report = manager.run(&pipeline, &mut model);
     let nodes = &model.graphs[model.main].nodes;
     let ops: Vec<&str> = nodes.iter().map(|&n| &*model.nodes[n].op_type).collect();
     (report, ops.join(" "))
