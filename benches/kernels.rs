@@ -226,7 +226,7 @@ fn hessian_of(k: usize) -> Hessian {
     h
 }
 
-#[divan::bench(args = CHANNELS)]
+#[divan::bench(args = CHANNELS, sample_count = 10)]
 fn hessian(bencher: Bencher, k: usize) {
     let x = weights();
     bencher
@@ -238,7 +238,7 @@ fn hessian(bencher: Bencher, k: usize) {
         });
 }
 
-#[divan::bench(args = CHANNELS)]
+#[divan::bench(args = CHANNELS, sample_count = 10)]
 fn factorization(bencher: Bencher, k: usize) {
     let h = hessian_of(k);
     bencher
@@ -255,7 +255,7 @@ const LAYERS: [(usize, usize, usize); 5] = [
     (1024, 4096, 2),
 ];
 
-#[divan::bench(args = LAYERS)]
+#[divan::bench(args = LAYERS, sample_count = 10)]
 fn gptq(bencher: Bencher, (n, k, refits): (usize, usize, usize)) {
     let options = GptqOptions {
         refits,
@@ -278,7 +278,7 @@ fn gptq(bencher: Bencher, (n, k, refits): (usize, usize, usize)) {
         });
 }
 
-#[divan::bench]
+#[divan::bench(sample_count = 10)]
 fn loss(bencher: Bencher) {
     let (n, k) = (960, 576);
     let (h, errors) = (hessian_of(k), weights());
