@@ -55,7 +55,11 @@ quantizer = q.MatMulNBitsQuantizer(
     onnx.load(source), block_size=block, is_symmetric=name == "rtn", algo_config=configs[name]()
 )
 quantizer.process()
-quantizer.model.save_model_to_file(target, False)
+model = quantizer.model.model
+if all(i.domain != "com.microsoft" for i in model.opset_import):
+    # k_quant leaves out the domain of its nodes.
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+onnx.save(model, target)
 """
 # Peers with float zero points.
 FLOAT_POINTS = {("onnxq", "hqq-float"), ("ONNX Runtime", "hqq")}

@@ -11,15 +11,18 @@
 //! | codes | `[n, blocks, block * bits / 8]` | low bits first: element `2 i` in the low nibble |
 //! | scales | `[n, blocks]` | the scale type, little-endian |
 //! | zero points | `[n, ceil(blocks * bits / 8)]` | low bits first, each row padded to a byte |
+//! | the same, as floats | `[n, blocks]` | the scale type; `MatMulNBits` alone takes them |
 //!
-//! The rule is round to nearest, and to the bit that of ONNX Runtime's
-//! `MatMulNBitsQuantizer` (its `DefaultWeightOnlyQuantConfig`; checked against 1.31.1 by
-//! `tests/py/test_kernel.py`). [`quantize_rows_ref`] and [`quantize_columns_ref`] are its
-//! definition; [`quantize_rows`] and [`quantize_columns`] are bit-equal to them and fast.
+//! The rule of [`quantize_rows`] and [`quantize_columns`] is round to nearest, and to the bit that of
+//! ONNX Runtime's `MatMulNBitsQuantizer` (its `DefaultWeightOnlyQuantConfig`; checked against 1.31.1 by
+//! `tests/py/test_kernel.py`). [`quantize_rows_by`] and [`quantize_columns_by`] take any [`Method`], and
+//! how much the errors of each column count. Each has a plain twin that is its definition
+//! ([`quantize_rows_ref`] and so on), and is bit-equal to it and fast.
 //!
 //! The kernels know nothing of graphs, files or threads. A caller gives a panel: some
 //! rows of N and all of K. The outputs of a panel are contiguous, so panels can be
-//! quantized in any order and on any thread. Memory: about 150 KiB of stack per call.
+//! quantized in any order and on any thread. Memory: about 150 KiB of stack per call, and
+//! 64 KiB of heap for methods that search.
 //!
 //! Codes that are chosen for what a layer computes, in the same layout, are in [`gptq`]; that works on
 //! whole weights and uses all threads.
