@@ -216,10 +216,8 @@ impl Prepared<'_> {
         Ok((model, report.quantized))
     }
 
-    /// Checks that `recipe` is for this model: `pipeline` quantizes all that can be.
-    pub(crate) fn check(&self, recipe: &Recipe, pipeline: &Pipeline) -> Result<()> {
-        let (_, quantized) = self.quantized(pipeline)?;
-        recipe.check(&quantized)?;
+    /// Checks that `recipe` was made with these data.
+    pub(crate) fn check(&self, recipe: &Recipe) -> Result<()> {
         match &recipe.calibration {
             Some(known) if *known != self.calibration()? => Err(Error::input(format!(
                 "--calibrate `{}`: the recipe was made with another text or other windows: SHA-256 {}, {} windows \
@@ -308,6 +306,21 @@ impl Prepared<'_> {
         let measured = choices.measure(&*self.engine, self.items(&name), options, cx);
         choices.within(&measured.map_err(|e| e.at("--calibrate"))?, budget)
     }
+}
+
+/// Checks that `recipe` is for the model that `read` names, of which `pipeline` quantizes all that can be.
+///
+/// # Errors
+/// It is for another, or the model cannot be read.
+pub(crate) fn check_recipe(
+    recipe: &Recipe,
+    read: &ReadArgs,
+    pipeline: &Pipeline,
+    cx: &Cx,
+) -> Result<()> {
+    let (path, opened) = cx.open(read)?;
+    let report = PassManager::default().run(pipeline, &mut { opened.model });
+    recipe.check(&report.map_err(at_file(&path))?.quantized)
 }
 
 /// A line for the reader.

@@ -20,7 +20,7 @@ use onnxq::{
 use super::{
     Cx, ExitStatus, External, at_option,
     budget::{Budget, EIGHT_BITS, Form, parse_budget},
-    calibrate::CalibrateArgs,
+    calibrate::{CalibrateArgs, check_recipe},
     check::CheckArgs,
     context::{is_folder, output_path},
     job::{self, Demands, JobArgs, Variant},
@@ -289,6 +289,8 @@ impl QuantizeArgs {
                     one()?.name()
                 )));
             }
+            let all = self.pipeline(one()?, Some(Blocks::Form(EIGHT_BITS)), &decided.large)?;
+            check_recipe(&recipe, &self.job.read, &all, cx)?;
             decided.recipe = Some(recipe);
         }
         let wants = |method: &str| matches!(method, "imatrix" | "gptq");
@@ -304,7 +306,7 @@ impl QuantizeArgs {
         let large = &decided.large;
         let alike = |form| self.pipeline(dtypes[0], Some(Blocks::Form(form)), large);
         if let Some(recipe) = &decided.recipe {
-            prepared.check(recipe, &alike(EIGHT_BITS)?)?;
+            prepared.check(recipe)?;
         }
         if let Some(budget) = self.budget {
             let dtype = one()?;

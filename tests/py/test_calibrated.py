@@ -1,0 +1,184 @@
+"""Codes that are chosen by what a model computes: `--method imatrix` and `gptq`, `--budget`, `--recipe`."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import harness
+from builders import GraphBuilder, random
+from report import Report
+
+TINYLM = Path(__file__).parents[2] / "testdata" / "tinylm"
+MODEL = TINYLM / "model.onnx"
+WINDOW = 64
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> tuple[Path, Path]:
+    """Held-out text in two parts: one to calibrate on, one to evaluate."""
+    lines = (TINYLM / "heldout.txt").read_text(encoding="utf-8").splitlines(keepends=True)
+    half = len(lines) // 2
+    calibration, evaluation = tmp_path / "calibration.txt", tmp_path / "evaluation.txt"
+    calibration.write_text("".join(lines[:half]), encoding="utf-8")
+    evaluation.write_text("".join(lines[half:]), encoding="utf-8")
+    return calibration, evaluation
+
+
+@pytest.fixture
+def quantize(onnxq: harness.Onnxq, texts):
+    """Quantizes the model on the text for it; returns the path of the output."""
+
+    def run(name: str, *args: object, calibrate: bool = True) -> Path:
+        data = ("--calibrate", texts[0]) if calibrate else ()
+        tokenizer = ("--tokenizer", TINYLM / "tokenizer.json", "--window", WINDOW)
+        onnxq.ok("quantize", MODEL, "-o", name, *data, *tokenizer, *args)
+        return onnxq.dir / name
+
+    return run
+
+
+@pytest.fixture
+def mean_kld(onnxq: harness.Onnxq, texts):
+    def of(model: Path) -> float:
+        text = ("--text", texts[1], "--tokenizer", TINYLM / "tokenizer.json", "--window", WINDOW, "--windows", "all")
+        onnxq.ok("eval", model, "--baseline", MODEL, *text, "--json", "eval.json")
+        (found,) = json.loads((onnxq.dir / "eval.json").read_text(encoding="utf-8"))["models"]
+        return found["kld"]["mean"]
+
+    return of
+
+
+@pytest.mark.parametrize("form", [("--block-size", "32"), ("--block-size", "32", "--asymmetric")])
+def test_each_method_is_better_than_the_one_before(quantize, mean_kld, form) -> None:
+    plain = mean_kld(quantize("plain.onnx", *form, calibrate=False))
+    weighted = mean_kld(quantize("imatrix.onnx", "--method", "imatrix", *form))
+    second_order = mean_kld(quantize("gptq.onnx", *form))
+    # On text that none of them has seen. That of quality.md's models is half and a third.
+    assert weighted < plain
+    assert second_order < 0.7 * plain
+    assert second_order < weighted
+
+
+def test_the_file_is_as_large_and_runs(quantize, onnxq) -> None:
+    plain = quantize("plain.onnx", calibrate=False)
+    gptq = quantize("gptq.onnx", "--json", "report.json")
+    # The recorded pipeline names the method.
+    assert abs(gptq.stat().st_size - plain.stat().st_size) < 200
+    report = Report.read(onnxq.dir / "report.json")
+    assert "method=gptq" in report.fields["pipeline"]
+    assert "not-calibrated" not in {reason for _, reason in report.remarks()}
+    ids = np.arange(1, 9, dtype=np.int64)[None]
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": np.arange(8)[None]}
+    inputs = {value.name for value in onnx.load(gptq).graph.input}
+    feeds = {name: x for name, x in feeds.items() if name in inputs}
+    for values in harness.run_model(gptq, feeds).values():
+        assert np.isfinite(values).all()
+
+
+def test_bytes_do_not_depend_on_threads_or_interruption(quantize) -> None:
+    first = quantize("one.onnx", "--threads", "1")
+    # What a folder kept of a run is all that the next one needs.
+    kept = quantize("kept.onnx", "--calibration-folder", "work")
+    again = quantize("again.onnx", "--calibration-folder", "work")
+    assert first.read_bytes() == kept.read_bytes() == again.read_bytes()
+
+
+def test_several_dtypes_from_one_calibration(quantize, onnxq) -> None:
+    (onnxq.dir / "out").mkdir()
+    quantize("out/", "--dtype", "q4,q4f16,q2")
+    names = {path.name for path in (onnxq.dir / "out").iterdir()}
+    assert names == {"model_q4.onnx", "model_q4f16.onnx", "model_q2.onnx"}
+    alone = quantize("alone.onnx", "--dtype", "q4")
+    # The first dtype is the one whose rounded weights the others see as well.
+    assert (onnxq.dir / "out" / "model_q4.onnx").stat().st_size == alone.stat().st_size
+
+
+def test_tensors_instead_of_text(onnxq: harness.Onnxq) -> None:
+    b = GraphBuilder()
+    x = b.input("x", ["rows", 64])
+    hidden = b.node("Relu", b.node("MatMul", x, b.weight("W", random(64, 48)), out="h"), out="r")
+    b.output(b.node("MatMul", hidden, b.weight("V", random(48, 32, seed=1)), out="y"), ["rows", 32])
+    harness.save(b.model(), onnxq.dir / "in.onnx")
+    # Few directions are used, and unevenly: what rounding to nearest cannot know.
+    rng = np.random.default_rng(0)
+    feed = (rng.standard_normal((512, 8)) @ rng.standard_normal((8, 64)) * np.geomspace(1, 30, 64)).astype(np.float32)
+    np.savez(onnxq.dir / "feeds.npz", x=feed[:256])
+    (expected,) = harness.run_model(onnxq.dir / "in.onnx", {"x": feed[256:]}).values()
+
+    def error(*args: object) -> float:
+        onnxq.ok("quantize", "in.onnx", "-o", "out.onnx", *args)
+        (found,) = harness.run_model(onnxq.dir / "out.onnx", {"x": feed[256:]}).values()
+        return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+    plain = error()
+    assert error("--calibrate", "feeds.npz", "--method", "imatrix") < plain
+    # Rank 8 of 64: GPTQ moves nearly all of the error to where nothing is multiplied by it.
+    assert error("--calibrate", "feeds.npz") < 0.5 * plain
+
+
+def test_a_budget_is_met_and_its_recipe_makes_the_same_file(quantize, onnxq, mean_kld, texts) -> None:
+    mixed = quantize("mixed.onnx", "--dtype", "q4f16", "--budget", "5.0bpw", "--json", "report.json")
+    weights = Report.read(onnxq.dir / "report.json").weights()
+    bits = sum(w["bytes_after"] for w in weights) * 8 / sum(w["shape"][0] * w["shape"][1] for w in weights)
+    assert 4.5 < bits <= 5.0, "what is allowed is used"
+    recipe = onnxq.dir / "mixed.recipe.toml"
+    forms = {(w["bits"], w["block"]) for w in tomllib.loads(recipe.read_text(encoding="utf-8"))["weight"]}
+    assert len(forms) > 1, "all weights alike: this test shows nothing"
+    again = quantize("again.onnx", "--dtype", "q4f16", "--recipe", recipe)
+    assert again.read_bytes() == mixed.read_bytes()
+    # Edited, it is followed.
+    text = recipe.read_text(encoding="utf-8")
+    head, *entries = text.split("[[weight]]")
+    recipe.write_text("[[weight]]".join([head, *entries[1:]]), encoding="utf-8")
+    quantize("edited.onnx", "--dtype", "q4f16", "--recipe", recipe, "--json", "edited.json")
+    assert len(Report.read(onnxq.dir / "edited.json").weights()) == len(weights) - 1
+
+
+def test_a_budget_of_bytes(quantize) -> None:
+    size = MODEL.stat().st_size
+    limit = 0.2 * size / 1e6
+    assert quantize("small.onnx", "--dtype", "q4f16", "--budget", f"{limit:.3f}MB").stat().st_size <= 0.2 * size
+
+
+@pytest.fixture
+def refused(onnxq: harness.Onnxq, texts):
+    def run(*args: object, mentions: tuple[str, ...]) -> None:
+        tokenizer = ("--tokenizer", TINYLM / "tokenizer.json", "--window", WINDOW)
+        onnxq.refuses("quantize", MODEL, "-o", "out.onnx", *tokenizer, *args, mentions=mentions)
+
+    return run
+
+
+def test_what_cannot_be_decided_is_said(refused, onnxq, texts, tmp_path) -> None:
+    refused("--method", "gptq", mentions=("--calibrate",))
+    refused("--calibrate", texts[0], "--budget", "1bpw", mentions=("--budget", "least", "bpw"))
+    refused("--calibrate", texts[0], "--budget", "1000", mentions=("4.75bpw",))
+    refused("--calibrate", texts[0], "--dtype", "int8", mentions=("q4",))
+    refused("--calibrate", texts[0], "--budget", "5bpw", "--dtype", "q4,q4f16", mentions=("one",))
+    (tmp_path / "empty.txt").write_text("a", encoding="utf-8")
+    refused("--calibrate", tmp_path / "empty.txt", mentions=("empty.txt",))
+    recipe = 'version = 1\ndtype = "q4"\nmethod = "mse"\n[[weight]]\nname = "none.such"\nshape = [8, 16]\n'
+    recipe += "bits = 4\nblock = 16\nasymmetric = true\n"
+    (tmp_path / "other.toml").write_text(recipe, encoding="utf-8")
+    refused("--recipe", tmp_path / "other.toml", mentions=("another model", "none.such"))
+    (tmp_path / "wrong.toml").write_text(recipe.replace("bits = 4", "bits = 3"), encoding="utf-8")
+    refused("--recipe", tmp_path / "wrong.toml", mentions=("wrong.toml", "3 bits"))
+
+
+def test_activations_that_are_no_numbers(onnxq: harness.Onnxq) -> None:
+    b = GraphBuilder()
+    x = b.input("x", ["rows", 32])
+    b.output(b.node("MatMul", x, b.weight("W", random(32, 32)), out="y"), ["rows", 32])
+    harness.save(b.model(), onnxq.dir / "in.onnx")
+    feed = random(4, 32)
+    feed[2, 3] = np.nan
+    np.savez(onnxq.dir / "feeds.npz", x=feed)
+    onnxq.refuses(
+        "quantize", "in.onnx", "-o", "out.onnx", "--calibrate", "feeds.npz", mentions=("--calibrate", "x", "item 0")
+    )
