@@ -1,6 +1,7 @@
 //! `nbits`: weights to blocks of 2, 4 or 8 bits.
 
 mod commit;
+mod group;
 mod plan;
 mod qdq;
 mod runs;
