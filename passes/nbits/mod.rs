@@ -1,6 +1,8 @@
 //! `nbits`: weights to blocks of 2, 4 or 8 bits.
 
+mod blocks;
 mod commit;
+mod group;
 mod plan;
 mod qdq;
 mod runs;

@@ -5,7 +5,8 @@ use std::{collections::HashSet, sync::Arc};
 
 use super::{
     INFO, Nbits,
-    commit::{Group, int},
+    commit::int,
+    group::Group,
     plan::{Kind, Plan},
 };
 use crate::{

@@ -2,7 +2,8 @@
 //! `GatherBlockQuantized`: the rows of codes are gathered and decoded, which is little work.
 
 use super::{
-    commit::{Group, Made, cast_node, floats, unsqueeze_node},
+    commit::{cast_node, floats, unsqueeze_node},
+    group::{Group, Made},
     plan::Plan,
 };
 use crate::{
