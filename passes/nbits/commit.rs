@@ -11,7 +11,7 @@ use super::{
 use crate::{
     error::Result,
     ir::{
-        Attribute, AttributeValue, Data, DataType, Model, Node, NodeId, Produce, Tensor, ValueId,
+        Attribute, AttributeValue, Data, DataType, Model, Node, NodeId, Tensor, ValueId,
         edit::{Chain, Edit, remove_unused},
     },
     pass::{PassContext, QuantizedWeight, kept_float},

@@ -138,7 +138,16 @@ impl CalibrateArgs {
                     stride: how.window,
                     limit: self.calibration_windows.0,
                 };
-                Data::Text(how.text_of(file, &path, windows).map_err(at)?, how.window)
+                let tokens = how.text_of(file, &path, windows).map_err(at)?;
+                let found: usize = tokens.sequences().iter().map(Vec::len).sum();
+                if found < how.window {
+                    return Err(at(Error::input(format!(
+                        "`{}` has {found} tokens, expected a window of {} at least; the default is 32 windows",
+                        file.display(),
+                        how.window
+                    ))));
+                }
+                Data::Text(tokens, how.window)
             }
         };
         let mut prepared = Prepared {

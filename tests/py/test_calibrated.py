@@ -7,11 +7,11 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
 import harness
 from builders import GraphBuilder, random
+from language_model import prompt_feeds
 from report import Report
 
 TINYLM = Path(__file__).parents[2] / "testdata" / "tinylm"
@@ -49,7 +49,7 @@ def mean_kld(onnxq: harness.Onnxq, texts):
         text = ("--text", texts[1], "--tokenizer", TINYLM / "tokenizer.json", "--window", WINDOW, "--windows", "all")
         onnxq.ok("eval", model, "--baseline", MODEL, *text, "--json", "eval.json")
         (found,) = json.loads((onnxq.dir / "eval.json").read_text(encoding="utf-8"))["models"]
-        return found["kld"]["mean"]
+        return found["divergence"]["kld"]["mean"]["value"]
 
     return of
 
@@ -73,11 +73,8 @@ def test_the_file_is_as_large_and_runs(quantize, onnxq) -> None:
     report = Report.read(onnxq.dir / "report.json")
     assert "method=gptq" in report.fields["pipeline"]
     assert "not-calibrated" not in {reason for _, reason in report.remarks()}
-    ids = np.arange(1, 9, dtype=np.int64)[None]
-    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": np.arange(8)[None]}
-    inputs = {value.name for value in onnx.load(gptq).graph.input}
-    feeds = {name: x for name, x in feeds.items() if name in inputs}
-    for values in harness.run_model(gptq, feeds).values():
+    session = harness.session(gptq)
+    for values in session.run(None, prompt_feeds(session, np.arange(1, 9))):
         assert np.isfinite(values).all()
 
 
@@ -125,7 +122,7 @@ def test_tensors_instead_of_text(onnxq: harness.Onnxq) -> None:
 def test_a_budget_is_met_and_its_recipe_makes_the_same_file(quantize, onnxq, mean_kld, texts) -> None:
     mixed = quantize("mixed.onnx", "--dtype", "q4f16", "--budget", "5.0bpw", "--json", "report.json")
     weights = Report.read(onnxq.dir / "report.json").weights()
-    bits = sum(w["bytes_after"] for w in weights) * 8 / sum(w["shape"][0] * w["shape"][1] for w in weights)
+    bits = sum(w["bytes_after"] for w in weights) * 8 / sum(w["n"] * w["k"] for w in weights)
     assert 4.5 < bits <= 5.0, "what is allowed is used"
     recipe = onnxq.dir / "mixed.recipe.toml"
     forms = {(w["bits"], w["block"]) for w in tomllib.loads(recipe.read_text(encoding="utf-8"))["weight"]}
@@ -158,11 +155,13 @@ def refused(onnxq: harness.Onnxq, texts):
 def test_what_cannot_be_decided_is_said(refused, onnxq, texts, tmp_path) -> None:
     refused("--method", "gptq", mentions=("--calibrate",))
     refused("--calibrate", texts[0], "--budget", "1bpw", mentions=("--budget", "least", "bpw"))
-    refused("--calibrate", texts[0], "--budget", "1000", mentions=("4.75bpw",))
+    usage = onnxq("quantize", MODEL, "--calibrate", texts[0], "--budget", "1000")
+    assert usage.status == 2 and "4.75bpw" in usage.err
     refused("--calibrate", texts[0], "--dtype", "int8", mentions=("q4",))
-    refused("--calibrate", texts[0], "--budget", "5bpw", "--dtype", "q4,q4f16", mentions=("one",))
+    several = ("--dtype", "q4,q4f16", "-o", "./", "--tokenizer", TINYLM / "tokenizer.json")
+    onnxq.refuses("quantize", MODEL, "--calibrate", texts[0], "--budget", "5bpw", *several, mentions=("one",))
     (tmp_path / "empty.txt").write_text("a", encoding="utf-8")
-    refused("--calibrate", tmp_path / "empty.txt", mentions=("empty.txt",))
+    refused("--calibrate", tmp_path / "empty.txt", mentions=("empty.txt", "tokens", "expected"))
     recipe = 'version = 1\ndtype = "q4"\nmethod = "mse"\n[[weight]]\nname = "none.such"\nshape = [8, 16]\n'
     recipe += "bits = 4\nblock = 16\nasymmetric = true\n"
     (tmp_path / "other.toml").write_text(recipe, encoding="utf-8")
