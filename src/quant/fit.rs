@@ -172,7 +172,7 @@ fn body(
             ranges,
             params,
         ),
-        Method::Hqq => hqq::fit(spec, x, w, params),
+        Method::Hqq => hqq::fit(spec, x, w, ranges, params),
     }
 }
 
@@ -234,6 +234,28 @@ pub(super) fn powers(x: f32) -> (f32, f32) {
     let exponent = (x.to_bits() >> 23).clamp(1, 253);
     let (to, back) = ((254 - exponent) << 23, exponent << 23);
     (f32::from_bits(to), f32::from_bits(back))
+}
+
+/// Weighted squared errors of what the codes stand for, in units `to`; they may be infinite.
+#[inline(always)]
+pub(super) fn error(
+    x: &[Lanes],
+    w: &[Lanes],
+    to: &Lanes,
+    reciprocals: &Lanes,
+    zero_points: &Lanes,
+    scales: &Lanes,
+    max_code: f32,
+) -> Lanes {
+    let mut sum = [0.0; LANES];
+    for (x, w) in x.iter().zip(w) {
+        for i in 0..LANES {
+            let code = code(x[i], reciprocals[i], zero_points[i], max_code);
+            let off = (x[i] - (code - zero_points[i]) * scales[i]) * to[i];
+            sum[i] += w[i] * off * off;
+        }
+    }
+    sum
 }
 
 /// All bits, or none.

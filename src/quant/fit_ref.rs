@@ -30,16 +30,15 @@
 //! - (sp1) `e = shrink(x - s (q - z), beta)`, where `shrink(v, beta) = sign(v) max(|v| - |v|^(p-1) / beta, 0)`,
 //! - (sp2) `z = mean(q - (x - e) / s)`, and `beta` grows by 1.01, from 10.
 //!
-//! At most 20 rounds; a block ends when its mean absolute error falls no more, and has the zero point of
-//! the least. As in ONNX Runtime's `HQQWeightOnlyQuantizer`, but for each block and not for the whole
-//! weight, and without its bound on scales.
+//! There are 20 rounds. ONNX Runtime's `HQQWeightOnlyQuantizer` stops when the mean error of the whole weight
+//! falls no more, which in a block alone would be too early; it also has a bound on scales.
 //!
-//! Zero points that are codes: rounded down or up, whichever has the lower mean absolute error.
+//! Zero points that are codes: rounded down or up, whichever has the lower squared error.
 //! Zero points that are floats: the range begins at the least element and not at 0, and they are rounded to
-//! their type. Where the error is not below that of round to nearest, that stays.
+//! their type. Where the squared error is not below that of round to nearest, that stays.
 
 use super::fit::{clamp, nearest, powers, reciprocal};
-use super::hqq::{penalties, shrink};
+use super::hqq::{PENALTIES, shrink};
 use super::mse::{asymmetric_grid, refits, symmetric_grid};
 use super::rtn_ref::Params;
 use super::scales::{scale_bits, scale_value};
@@ -97,20 +96,23 @@ pub(super) fn mse(spec: &BlockSpec, x: &[f32], importance: &[f32], rtn: Params) 
         zero_point: best.zero_point,
     };
 
-    let error = |params: &Params| {
-        let mut sum = 0.0f32;
-        for i in 0..x.len() {
-            let code = f32::from(params.code(spec, x[i]));
-            let off = (x[i] - (code - params.zero_point) * params.scale) * to;
-            sum += w[i] * off * off;
-        }
-        sum
-    };
+    let error = |params: &Params| squared(spec, x, &w, to, params);
     if error(&found) < error(&rtn) {
         found
     } else {
         rtn
     }
+}
+
+/// Weighted squared error of what the codes of `params` stand for, in units `to`.
+fn squared(spec: &BlockSpec, x: &[f32], w: &[f32], to: f32, params: &Params) -> f32 {
+    let mut sum = 0.0f32;
+    for (&x, &w) in x.iter().zip(w) {
+        let code = f32::from(params.code(spec, x));
+        let off = (x - (code - params.zero_point) * params.scale) * to;
+        sum += w * off * off;
+    }
+    sum
 }
 
 /// The best candidate so far.
@@ -170,32 +172,19 @@ pub(super) fn hqq(spec: &BlockSpec, x: &[f32], mask: &[f32], rtn: Params) -> Par
 
     let mut count = 0.0f32;
     mask.iter().for_each(|m| count += m);
-    let (mut least, mut z, mut next) = (f32::INFINITY, start.zero_point, start.zero_point);
-    for penalty in penalties() {
-        let current = next;
-        let (mut absolute, mut sum) = (0.0f32, 0.0f32);
-        for (&x, &mask) in x.iter().zip(mask) {
-            let q = nearest(clamp(x * r + current, 0.0, m));
-            let off = x - (q - current) * s;
-            absolute += mask * off.abs();
-            sum += mask * (q - (x - shrink(off, penalty)) * r);
-        }
-        if absolute < least {
-            (least, z) = (absolute, current);
-        } else {
-            break;
-        }
-        next = sum * reciprocal(count);
-    }
-
-    let error = |params: &Params| {
+    let mut z = start.zero_point;
+    for penalty in PENALTIES {
         let mut sum = 0.0f32;
         for (&x, &mask) in x.iter().zip(mask) {
-            let code = f32::from(params.code(spec, x));
-            sum += mask * (x - (code - params.zero_point) * params.scale).abs();
+            let q = nearest(clamp(x * r + z, 0.0, m));
+            let off = x - (q - z) * s;
+            sum += mask * (q - (x - shrink(off, penalty)) * r);
         }
-        sum
-    };
+        z = sum * reciprocal(count);
+    }
+
+    let most = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    let error = |params: &Params| squared(spec, x, mask, powers(most).0, params);
     let candidates = if spec.float_zero_points() {
         vec![rounded(spec, z)]
     } else {

@@ -1,25 +1,26 @@
 //! Half-quadratic quantization, in lanes. Defined by [`fit_ref::hqq`](super::fit_ref).
 
-use super::fit::{Lanes, Stored, clamp, code, mask, nearest, reciprocal, select, stored};
-use super::lanes::{LANES, Params};
+use super::fit::{Lanes, Stored, clamp, error, mask, nearest, powers, reciprocal, select, stored};
+use super::lanes::{LANES, Params, Ranges};
 use super::scales::{scale_bits, scale_value};
 use super::spec::BlockSpec;
 
-/// Rounds of the solver, at most.
-pub(super) const ROUNDS: usize = 20;
+/// Rounds of the solver.
+const ROUNDS: usize = 20;
 
 /// The exponent of the norm, less one.
 const POWER: f32 = 0.7 - 1.0;
 
 /// `1 / beta` of each round: beta begins at 10 and grows by a hundredth.
-pub(super) fn penalties() -> impl Iterator<Item = f32> {
-    let mut beta = 10.0f64;
-    (0..ROUNDS).map(move |_| {
-        let inverse = (1.0 / beta) as f32;
+pub(super) const PENALTIES: [f32; ROUNDS] = {
+    let (mut penalties, mut beta, mut i) = ([0.0; ROUNDS], 10.0f64, 0);
+    while i < ROUNDS {
+        penalties[i] = (1.0 / beta) as f32;
         beta *= 1.01;
-        inverse
-    })
-}
+        i += 1;
+    }
+    penalties
+};
 
 /// What is left of the error `e` by the proximal operator of the norm: large ones stay,
 /// nearly, and small ones become 0.
@@ -83,7 +84,18 @@ struct Start {
 
 /// Improves `params` of the blocks `x`, which are padded where `valid` is 0.
 #[inline(always)]
-pub(super) fn fit(spec: &BlockSpec, x: &[Lanes], valid: &[Lanes], params: &mut Params) {
+pub(super) fn fit(
+    spec: &BlockSpec,
+    x: &[Lanes],
+    valid: &[Lanes],
+    ranges: &Ranges,
+    params: &mut Params,
+) {
+    let (low, high) = ranges.bounds();
+    let mut to = [0.0; LANES];
+    for i in 0..LANES {
+        to[i] = powers(high[i].max(-low[i])).0;
+    }
     let max_code = f32::from(spec.max_code());
     let start = match spec.float_zero_points() {
         true => free_range(spec, x, valid, max_code),
@@ -97,6 +109,7 @@ pub(super) fn fit(spec: &BlockSpec, x: &[Lanes], valid: &[Lanes], params: &mut P
     let mut least = error(
         x,
         valid,
+        &to,
         &params.reciprocals,
         &params.zero_points,
         &old,
@@ -118,7 +131,7 @@ pub(super) fn fit(spec: &BlockSpec, x: &[Lanes], valid: &[Lanes], params: &mut P
             reciprocals,
             ..
         } = &start.stored;
-        let found = error(x, valid, reciprocals, zero_points, scales, max_code);
+        let found = error(x, valid, &to, reciprocals, zero_points, scales, max_code);
         let mut better = [0; LANES];
         for i in 0..LANES {
             better[i] = mask(found[i] < least[i]);
@@ -169,51 +182,41 @@ fn free_range(spec: &BlockSpec, x: &[Lanes], valid: &[Lanes], max_code: f32) -> 
 #[inline(always)]
 fn solve(x: &[Lanes], valid: &[Lanes], start: &Start, max_code: f32) -> Lanes {
     let (r, s) = (&start.stored.reciprocals, &start.stored.scales);
-    let mut count = [0.0; LANES];
+    let mut share = [0.0; LANES];
     for valid in valid {
         for i in 0..LANES {
-            count[i] += valid[i];
+            share[i] += valid[i];
         }
     }
-    let share = count.map(reciprocal);
-    let (mut best, mut kept) = ([f32::INFINITY; LANES], start.zero_points);
+    share.iter_mut().for_each(|n| *n = reciprocal(*n));
     let mut z = start.zero_points;
-    for penalty in penalties() {
-        let (mut sum, mut next, mut widest) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+    let least = threshold(PENALTIES[ROUNDS - 1]);
+    for penalty in PENALTIES {
+        let (mut sum, mut widest) = ([0.0; LANES], [0.0; LANES]);
         for (x, valid) in x.iter().zip(valid) {
             for i in 0..LANES {
                 let v = x[i] * r[i];
                 let q = nearest(clamp(v + z[i], 0.0, max_code));
-                let e = x[i] - (q - z[i]) * s[i];
-                sum[i] += valid[i] * e.abs();
-                next[i] += valid[i] * (q - v);
-                widest[i] = if e.abs() > widest[i] {
-                    e.abs()
-                } else {
-                    widest[i]
-                };
+                let e = (x[i] - (q - z[i]) * s[i]).abs();
+                sum[i] += valid[i] * (q - v);
+                widest[i] = if e > widest[i] { e } else { widest[i] };
             }
         }
         // Without a large error there is nothing else to add.
-        if widest.iter().any(|&e| e > threshold(penalty)) {
-            next = shrunk(x, valid, start, &z, penalty, max_code);
+        let bound = threshold(penalty);
+        if widest.iter().any(|&e| e > bound) {
+            sum = shrunk(x, valid, start, &z, penalty, max_code);
         }
-        let mut better = [0; LANES];
+        let before = z;
         for i in 0..LANES {
-            better[i] = mask(sum[i] < best[i]);
+            z[i] = sum[i] * share[i];
         }
-        select(&better, &z, &mut kept);
-        // Nothing is below this: the block has ended.
-        best = [f32::NEG_INFINITY; LANES];
-        select(&better, &sum, &mut best);
-        if better.iter().all(|&m| m == 0) {
+        // Nor will there be in a later round, so that nothing will change.
+        if before == z && widest.iter().all(|&e| e <= least) {
             break;
         }
-        for i in 0..LANES {
-            z[i] = next[i] * share[i];
-        }
     }
-    kept
+    z
 }
 
 /// The sums of a round where the proximal operator leaves something.
@@ -236,25 +239,4 @@ fn shrunk(
         }
     }
     next
-}
-
-/// Sums of absolute errors.
-#[inline(always)]
-fn error(
-    x: &[Lanes],
-    valid: &[Lanes],
-    reciprocals: &Lanes,
-    zero_points: &Lanes,
-    scales: &Lanes,
-    max_code: f32,
-) -> Lanes {
-    let mut sum = [0.0; LANES];
-    for (x, valid) in x.iter().zip(valid) {
-        for i in 0..LANES {
-            let code = code(x[i], reciprocals[i], zero_points[i], max_code);
-            let off = x[i] - (code - zero_points[i]) * scales[i];
-            sum[i] += valid[i] * off.abs();
-        }
-    }
-    sum
 }

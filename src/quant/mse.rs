@@ -1,6 +1,6 @@
 //! Scale search, in lanes. Defined by [`fit_ref::mse`](super::fit_ref).
 
-use super::fit::{Lanes, clamp, code, mask, nearest, powers, reciprocal, select, stored};
+use super::fit::{Lanes, clamp, error, mask, nearest, powers, reciprocal, select, stored};
 use super::lanes::{LANES, Params, Ranges};
 use super::scales::scale_value;
 use super::spec::BlockSpec;
@@ -290,26 +290,4 @@ impl<'a> Search<'a> {
         select(&better, &step, &mut self.step);
         select(&better, &zero_point, &mut self.zero_point);
     }
-}
-
-/// Weighted squared errors of what the codes stand for, which may be infinite.
-#[inline(always)]
-fn error(
-    x: &[Lanes],
-    w: &[Lanes],
-    to: &Lanes,
-    reciprocals: &Lanes,
-    zero_points: &Lanes,
-    scales: &Lanes,
-    max_code: f32,
-) -> Lanes {
-    let mut sum = [0.0; LANES];
-    for (x, w) in x.iter().zip(w) {
-        for i in 0..LANES {
-            let code = code(x[i], reciprocals[i], zero_points[i], max_code);
-            let off = (x[i] - (code - zero_points[i]) * scales[i]) * to[i];
-            sum[i] += w[i] * off * off;
-        }
-    }
-    sum
 }

@@ -42,7 +42,7 @@ fn errors(
                     Method::Mse => {
                         f64::from(importance) * (root + f64::from(x[i]).abs()) * off * off
                     }
-                    _ => off.abs(),
+                    _ => off * off,
                 }
             };
             errors.push(places.map(error).sum());
