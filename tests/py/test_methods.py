@@ -144,17 +144,16 @@ def test_zero_points_are_those_of_the_paper(kernel, tmp_path, bits, magnitude): 
     low, high = found.x.min(1), found.x.max(1)
     scale = (high - low) / (2**bits - 1)
     expected = half_quadratic(found.x, scale, np.rint(-low / scale), 2**bits - 1)
-    # Blocks where round to nearest was better have its scale.
-    own = np.isclose(found.scales, scale, rtol=1e-6)
-    assert own.mean() > 0.9
-    # In single precision an element on the edge of two codes may get the other, or errors that are equal may
-    # not be, and the rounds end elsewhere: 91 to 98 % of the blocks end in the same place,
-    near = np.isclose(found.zero_points, expected, rtol=1e-4, atol=1e-4)[own]
-    assert near.mean() > 0.88
-    # and the others in places as good (-2.6 to +0.6 in a thousand in sum).
+    # Blocks where round to nearest has the lower squared error have its whole zero points, and often
+    # another scale.
+    own = np.isclose(found.scales, scale, rtol=1e-6) & (found.zero_points != np.rint(found.zero_points))
+    assert own.mean() > 0.8
+    # In single precision an element on the edge of two codes may get the other: at most one block in 40.
+    near = np.isclose(found.zero_points, expected, rtol=1e-3, atol=1e-3)
+    assert near[own].mean() > 0.97
     q = np.clip(np.rint(found.x / scale[:, None] + expected[:, None]), 0, 2**bits - 1)
-    errors = np.abs(found.x - (q - expected[:, None]) * scale[:, None]).sum(1)
-    np.testing.assert_allclose(found.errors(power=1).sum(), errors.sum(), rtol=5e-3)
+    errors = ((found.x - (q - expected[:, None]) * scale[:, None]) ** 2).sum(1)
+    assert found.errors().sum() <= errors.sum() * 1.001
 
 
 @pytest.mark.parametrize("symmetry", ["asym", "float"])
