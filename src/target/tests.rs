@@ -203,7 +203,7 @@ fn every_row_has_a_source_and_can_be_reached() {
                 let params = v.inputs.iter().chain(&v.outputs);
                 v.attribute(base).is_some() || params.into_iter().any(|p| p.name == base)
             });
-            let own = ["blocks", "k_rest", "padded"].contains(&base);
+            let own = ["blocks", "k_rest", "padded", "rotated"].contains(&base);
             assert!(known || own, "{name}: no facet `{facet}`");
             let derived_known = ["", "rank", "elements", "last", "differs", "value"];
             assert!(
