@@ -119,21 +119,23 @@ def test_tensors_instead_of_text(onnxq: harness.Onnxq) -> None:
     assert error("--calibrate", "feeds.npz") < 0.5 * plain
 
 
-def test_a_budget_is_met_and_its_recipe_makes_the_same_file(quantize, onnxq, mean_kld, texts) -> None:
-    mixed = quantize("mixed.onnx", "--dtype", "q4f16", "--budget", "5.0bpw", "--json", "report.json")
+@pytest.mark.parametrize("engine", ["onnxruntime", "rten"])
+def test_a_budget_is_met_and_its_recipe_makes_the_same_file(quantize, onnxq, engine) -> None:
+    on = ("--dtype", "q4f16", "--engine", engine)
+    mixed = quantize("mixed.onnx", *on, "--budget", "5.0bpw", "--json", "report.json")
     weights = Report.read(onnxq.dir / "report.json").weights()
     bits = sum(w["bytes_after"] for w in weights) * 8 / sum(w["n"] * w["k"] for w in weights)
     assert 4.5 < bits <= 5.0, "what is allowed is used"
     recipe = onnxq.dir / "mixed.recipe.toml"
     forms = {(w["bits"], w["block"]) for w in tomllib.loads(recipe.read_text(encoding="utf-8"))["weight"]}
     assert len(forms) > 1, "all weights alike: this test shows nothing"
-    again = quantize("again.onnx", "--dtype", "q4f16", "--recipe", recipe)
+    again = quantize("again.onnx", *on, "--recipe", recipe)
     assert again.read_bytes() == mixed.read_bytes()
     # Edited, it is followed.
     text = recipe.read_text(encoding="utf-8")
     head, *entries = text.split("[[weight]]")
     recipe.write_text("[[weight]]".join([head, *entries[1:]]), encoding="utf-8")
-    quantize("edited.onnx", "--dtype", "q4f16", "--recipe", recipe, "--json", "edited.json")
+    quantize("edited.onnx", *on, "--recipe", recipe, "--json", "edited.json")
     assert len(Report.read(onnxq.dir / "edited.json").weights()) == len(weights) - 1
 
 
