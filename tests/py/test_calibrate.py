@@ -82,5 +82,5 @@ def test_bad_input(onnxq: harness.Onnxq) -> None:
     onnxq.refuses(*fp16, "none.npz", mentions=("--calibrate", "none.npz"))
     onnxq.refuses(*fp16, "other.npz", mentions=("--calibrate", "x"))
     onnxq.refuses(*fp16, "in.onnx", mentions=("--calibrate",))
-    q4 = ("quantize", "in.onnx", "-o", "out.onnx", "--calibrate", "other.npz")
-    onnxq.refuses(*q4, mentions=("--calibrate", "q4f16"))
+    int8 = ("quantize", "in.onnx", "-o", "out.onnx", "--dtype", "int8", "--calibrate", "other.npz")
+    onnxq.refuses(*int8, mentions=("--calibrate", "q4f16"))
