@@ -12,7 +12,8 @@ use std::error::Error;
 use std::fs;
 
 use onnxq::quant::{
-    BlockSpec, Matrix, Method, Out, Rule, ScaleType, Source, quantize_columns_by, quantize_rows_by,
+    BlockSpec, Buffers, Matrix, Method, Out, Rule, ScaleType, Source, quantize_columns_by,
+    quantize_rows_by,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -82,17 +83,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         "columns" => (cols, rows, quantize_columns_by),
         _ => return Err("the axis is rows or columns".into()),
     };
-    let mut codes = vec![0; spec.codes_len(n, k)];
-    let mut scales = vec![0; spec.scales_len(n, k)];
-    let mut zero_points = vec![0; spec.zero_points_len(n, k)];
-    let out = Out {
-        codes: &mut codes,
-        scales: &mut scales,
-        zero_points: &mut zero_points,
-    };
-    quantize(&spec, &rule, Matrix::new(source, rows, cols), out)?;
-    fs::write(format!("{prefix}.codes"), codes)?;
-    fs::write(format!("{prefix}.scales"), scales)?;
-    fs::write(format!("{prefix}.zp"), zero_points)?;
+    let mut buffers = Buffers::new(&spec, n, k);
+    quantize(&spec, &rule, Matrix::new(source, rows, cols), buffers.out())?;
+    fs::write(format!("{prefix}.codes"), buffers.codes)?;
+    fs::write(format!("{prefix}.scales"), buffers.scales)?;
+    fs::write(format!("{prefix}.zp"), buffers.zero_points)?;
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::{
     eval::Items,
     ir::Model,
     quant::{
-        BlockSpec, Matrix, Method, Out, Rule, Source, dequantize_rows,
+        BlockSpec, Buffers, Matrix, Method, Rule, Source,
         gptq::{Cross, GptqOptions, Hessian, Objective, StatisticsError},
         quantize_rows_by,
     },
@@ -266,14 +266,8 @@ fn quantize(
     let (n, k) = (target.matrix.n as usize, target.matrix.k as usize);
     let (mut blocks, mut decoded) = (Vec::new(), None);
     for (_, spec) in &target.keys {
-        let mut codes = vec![0; spec.codes_len(n, k)];
-        let mut scales = vec![0; spec.scales_len(n, k)];
-        let mut zero_points = vec![0; spec.zero_points_len(n, k)];
-        let out = Out {
-            codes: &mut codes,
-            scales: &mut scales,
-            zero_points: &mut zero_points,
-        };
+        let mut buffers = Buffers::new(spec, n, k);
+        let out = buffers.out();
         let losses = match objective {
             Some(objective) => objective
                 .quantize(spec, &weight, out)
@@ -290,15 +284,13 @@ fn quantize(
         };
         let losses = losses.map_err(|e| Error::input(e.to_string()))?;
         if decoded.is_none() {
-            let mut elements = vec![0.0; n * k];
-            dequantize_rows(spec, n, k, &codes, &scales, &zero_points, &mut elements);
-            decoded = Some(elements);
+            decoded = Some(buffers.decode(spec, n, k));
         }
         blocks.push(Blocks {
             places: [
-                spill.push(&codes)?,
-                spill.push(&scales)?,
-                spill.push(&zero_points)?,
+                spill.push(&buffers.codes)?,
+                spill.push(&buffers.scales)?,
+                spill.push(&buffers.zero_points)?,
             ],
             losses,
         });

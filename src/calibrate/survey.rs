@@ -7,7 +7,7 @@ use crate::{
     eval::Items,
     ir::Model,
     quant::{
-        BlockSpec, Out,
+        BlockSpec, Buffers,
         gptq::{GptqOptions, Hessian, Objective, Scales, StatisticsError},
     },
     weights::{MatrixView, WeightKey},
@@ -150,15 +150,8 @@ fn one(
     n: usize,
     k: usize,
 ) -> Result<[f64; 2]> {
-    let mut codes = vec![0; spec.codes_len(n, k)];
-    let mut scales = vec![0; spec.scales_len(n, k)];
-    let mut zero_points = vec![0; spec.zero_points_len(n, k)];
-    let out = Out {
-        codes: &mut codes,
-        scales: &mut scales,
-        zero_points: &mut zero_points,
-    };
-    let report = objective.quantize(spec, elements, out);
+    let mut buffers = Buffers::new(spec, n, k);
+    let report = objective.quantize(spec, elements, buffers.out());
     let report = report.map_err(|e| Error::input(e.to_string()))?;
     Ok([report.plain, report.loss])
 }

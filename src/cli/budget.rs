@@ -7,7 +7,7 @@ use onnxq::{
     eval::{self, Items, Replacement, Tokens, Windows},
     ir::{DataType, Model},
     mix::{Allocation, Entry, Way, allocate},
-    quant::{BlockSpec, Matrix, Out, ScaleType, Source, dequantize_rows, quantize_rows},
+    quant::{BlockSpec, Buffers, Matrix, ScaleType, Source, quantize_rows},
     weights::{Layout, MatrixView, source_tensor},
 };
 
@@ -179,17 +179,14 @@ impl Choices<'_> {
         let spec = spec.expect("it is one that there is");
         let (n, k) = (matrix.n as usize, matrix.k as usize);
         let mut elements = matrix.elements()?;
-        let mut codes = vec![0; spec.codes_len(n, k)];
-        let mut scales = vec![0; spec.scales_len(n, k)];
-        let mut zero_points = vec![0; spec.zero_points_len(n, k)];
-        let out = Out {
-            codes: &mut codes,
-            scales: &mut scales,
-            zero_points: &mut zero_points,
-        };
-        quantize_rows(&spec, Matrix::new(Source::F32(&elements), n, k), out)
-            .map_err(|e| Error::input(e.to_string()))?;
-        dequantize_rows(&spec, n, k, &codes, &scales, &zero_points, &mut elements);
+        let mut buffers = Buffers::new(&spec, n, k);
+        quantize_rows(
+            &spec,
+            Matrix::new(Source::F32(&elements), n, k),
+            buffers.out(),
+        )
+        .map_err(|e| Error::input(e.to_string()))?;
+        elements = buffers.decode(&spec, n, k);
         if matrix.layout == Layout::Columns {
             elements = (0..n * k).map(|i| elements[i % n * k + i / n]).collect();
         }

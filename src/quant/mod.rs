@@ -27,6 +27,7 @@
 //! Codes that are chosen for what a layer computes, in the same layout, are in [`gptq`]; that works on
 //! whole weights and uses all threads.
 
+mod buffers;
 mod channels;
 mod columns;
 mod convert;
@@ -46,6 +47,7 @@ mod rtn_ref;
 mod scales;
 mod spec;
 
+pub use buffers::Buffers;
 pub use channels::{
     ChannelParams, ChannelSpec, Range, encode_columns, encode_run, range_of, ranges_of_columns,
 };

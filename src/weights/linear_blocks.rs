@@ -7,7 +7,7 @@ use super::{CODES, Chosen, Layout, MatrixView, SCALES, ZERO_POINTS, reader::Matr
 use crate::{
     error::Result,
     ir::{Data, Produce},
-    quant::{BlockSpec, Matrix, Out, quantize_columns_by, quantize_rows_by},
+    quant::{BlockSpec, Buffers, Matrix, quantize_columns_by, quantize_rows_by},
 };
 
 /// Source bytes that are quantized at once.
@@ -21,7 +21,7 @@ const PANEL: u64 = 256;
 
 /// Codes, scales and (asymmetric) zero points of one weight, from one reading of it, as blocked
 /// `DequantizeLinear` takes them: codes in the order of the weight's own elements, scales and zero points
-/// in the order of the blocks, all packed without padding, low bits first.
+/// in the order of the blocks, all buffers without padding, low bits first.
 ///
 /// Symmetric codes are two's complement (int2, int4, int8), and there are no zero points; others are
 /// unsigned. The codes are those of [`super::QuantizeBlocks`], less the middle where they are signed.
@@ -113,7 +113,7 @@ impl QuantizeLinearBlocks {
         for from in rows.clone().step_by(step as usize) {
             let count = step.min(rows.end - from) as usize;
             let done = (from - rows.start) as usize;
-            scratch.resize(&self.spec, count, k);
+            scratch.parts.resize(&self.spec, count, k);
             let rule = self.chosen.rule(0..k);
             let (rounded, parts) = (&mut scratch.rounded, &mut scratch.parts);
             self.matrix.with_rows(from, count as u64, |bytes| {
@@ -166,7 +166,7 @@ impl QuantizeLinearBlocks {
         for from in (0..self.matrix.n).step_by(panel as usize) {
             let cols = from..(from + panel).min(self.matrix.n);
             let (width, left) = ((cols.end - cols.start) as usize, from as usize);
-            scratch.resize(&self.spec, width, height);
+            scratch.parts.resize(&self.spec, width, height);
             let (rounded, parts) = (&mut scratch.rounded, &mut scratch.parts);
             let rule = self.chosen.rule(first as usize..end as usize);
             let bytes = &mut scratch.bytes;
@@ -193,13 +193,13 @@ impl QuantizeLinearBlocks {
     /// Puts `[rows, cols]` codes or zero points, which the kernels packed row by row, where `place` says.
     fn put(
         &self,
-        parts: &Parts,
+        parts: &Buffers,
         [rows, cols]: [usize; 2],
         place: impl Fn(usize, usize) -> usize,
         output: usize,
         out: &mut [&mut [u8]],
     ) {
-        let (packed, width) = match output {
+        let (buffers, width) = match output {
             CODES => (&parts.codes, self.spec.codes_len(1, cols)),
             _ => (
                 &parts.zero_points,
@@ -223,29 +223,11 @@ impl QuantizeLinearBlocks {
             for col in 0..cols {
                 let (byte, shift) = (col / per_byte, col % per_byte * bits);
                 for row in band..(band + BAND).min(rows) {
-                    let code = packed[row * width + byte] >> shift & mask ^ turned;
+                    let code = buffers[row * width + byte] >> shift & mask ^ turned;
                     let at = place(row, col);
                     out[at / per_byte] |= code << (at % per_byte * bits);
                 }
             }
-        }
-    }
-}
-
-/// What the kernels write.
-#[derive(Default)]
-struct Parts {
-    codes: Vec<u8>,
-    scales: Vec<u8>,
-    zero_points: Vec<u8>,
-}
-
-impl Parts {
-    fn out(&mut self) -> Out<'_> {
-        Out {
-            codes: &mut self.codes,
-            scales: &mut self.scales,
-            zero_points: &mut self.zero_points,
         }
     }
 }
@@ -255,15 +237,7 @@ impl Parts {
 struct Scratch {
     bytes: Vec<u8>,
     rounded: Vec<f32>,
-    parts: Parts,
-}
-
-impl Scratch {
-    fn resize(&mut self, spec: &BlockSpec, n: usize, k: usize) {
-        self.parts.codes.resize(spec.codes_len(n, k), 0);
-        self.parts.scales.resize(spec.scales_len(n, k), 0);
-        self.parts.zero_points.resize(spec.zero_points_len(n, k), 0);
-    }
+    parts: Buffers,
 }
 
 impl Produce for QuantizeLinearBlocks {
@@ -316,10 +290,10 @@ mod tests {
         weights::{QuantizeBlocks, Weight},
     };
 
-    /// Entry `i` of a packed list.
-    fn entry(packed: &[u8], bits: u8, i: usize) -> u8 {
+    /// Entry `i` of a buffers list.
+    fn entry(buffers: &[u8], bits: u8, i: usize) -> u8 {
         let per_byte = 8 / usize::from(bits);
-        packed[i / per_byte] >> (i % per_byte * usize::from(bits)) & (0xff >> (8 - bits))
+        buffers[i / per_byte] >> (i % per_byte * usize::from(bits)) & (0xff >> (8 - bits))
     }
 
     fn outputs(recipe: &dyn Produce) -> Vec<Vec<u8>> {

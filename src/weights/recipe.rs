@@ -6,7 +6,9 @@ use super::{Chosen, Layout, MatrixView, reader::MatrixReader};
 use crate::{
     error::{Error, Result},
     ir::{Data, Produce},
-    quant::{BlockSpec, Matrix, Out, multiply_scales, quantize_columns_by, quantize_rows_by},
+    quant::{
+        BlockSpec, Buffers, Matrix, Out, multiply_scales, quantize_columns_by, quantize_rows_by,
+    },
 };
 
 /// Number of the output that holds the codes.
@@ -114,11 +116,11 @@ impl QuantizeBlocks {
         let (codes, rest) = out.split_at_mut(1);
         let (scales, zero_points) = rest.split_at_mut(1);
         if unpadded {
-            scratch.codes.resize(count * padded, 0);
+            scratch.parts.codes.resize(count * padded, 0);
         }
         let written = Out {
             codes: if unpadded {
-                &mut scratch.codes
+                &mut scratch.parts.codes
             } else {
                 &mut *codes[0]
             },
@@ -134,7 +136,10 @@ impl QuantizeBlocks {
         })?;
         if unpadded {
             let width = self.row_codes as usize;
-            for (to, from) in codes[0].chunks_mut(width).zip(scratch.codes.chunks(padded)) {
+            for (to, from) in codes[0]
+                .chunks_mut(width)
+                .zip(scratch.parts.codes.chunks(padded))
+            {
                 to.copy_from_slice(&from[..width]);
             }
         }
@@ -156,18 +161,8 @@ impl QuantizeBlocks {
         let step = (fitting / quantum * quantum).max(quantum);
         for from in (0..self.matrix.k).step_by(step as usize) {
             let height = step.min(self.matrix.k - from) as usize;
-            scratch.codes.resize(self.spec.codes_len(width, height), 0);
-            scratch
-                .scales
-                .resize(self.spec.scales_len(width, height), 0);
-            scratch
-                .zero_points
-                .resize(self.spec.zero_points_len(width, height), 0);
-            let part = Out {
-                codes: &mut scratch.codes,
-                scales: &mut scratch.scales,
-                zero_points: &mut scratch.zero_points,
-            };
+            scratch.parts.resize(&self.spec, width, height);
+            let part = scratch.parts.out();
             let before = from as usize;
             let rule = self.chosen.rule(before..before + height);
             let (bytes, rounded) = (&mut scratch.bytes, &mut scratch.rounded);
@@ -178,16 +173,21 @@ impl QuantizeBlocks {
                         .map_err(|e| self.matrix.failed(e, cols.start, from))
                 })?;
             let spec = &self.spec;
-            scatter(&scratch.codes, width, out[CODES], spec.codes_len(1, before));
             scatter(
-                &scratch.scales,
+                &scratch.parts.codes,
+                width,
+                out[CODES],
+                spec.codes_len(1, before),
+            );
+            scatter(
+                &scratch.parts.scales,
                 width,
                 out[SCALES],
                 spec.scales_len(1, before),
             );
             if let Some(zero_points) = out.get_mut(ZERO_POINTS) {
                 let at = spec.zero_points_len(1, before);
-                scatter(&scratch.zero_points, width, zero_points, at);
+                scatter(&scratch.parts.zero_points, width, zero_points, at);
             }
         }
         Ok(())
@@ -212,9 +212,7 @@ fn scatter(part: &[u8], rows: usize, out: &mut [u8], at: usize) {
 struct Scratch {
     bytes: Vec<u8>,
     rounded: Vec<f32>,
-    codes: Vec<u8>,
-    scales: Vec<u8>,
-    zero_points: Vec<u8>,
+    parts: Buffers,
 }
 
 impl Produce for QuantizeBlocks {
