@@ -11,7 +11,7 @@ use onnxq::{
     eval::{self, Items, Tokens, Windows},
     ir::{Model, SourceFile},
     maxima::Maxima,
-    mix::{Calibration, Recipe},
+    mix::{Budget, Calibration, Choices, Form, Mix, Recipe},
     onnx::{self, ExternalData},
     pass::{PassManager, Pipeline, QuantizedWeight},
     passes::REGISTRY,
@@ -20,7 +20,6 @@ use onnxq::{
 
 use super::{
     Cx, ReadArgs,
-    budget::{Budget, Choices, Form, Mix},
     context::at_file,
     engine_args::EngineArgs,
     text_args::{Count, TextArgs, parse_count},
@@ -34,7 +33,7 @@ pub(crate) struct CalibrateArgs {
     /// cannot hold it (fp16, q4f16, q2f16) [example: --calibrate text.txt]
     #[arg(long, value_name = "FILE")]
     pub(crate) calibrate: Option<PathBuf>,
-    /// How many windows of the text weights are chosen on; or `all`
+    /// How many windows of the text the model is run on; or `all`
     /// [example: --calibration-windows 64]
     #[arg(long, value_name = "N", default_value = "32", value_parser = parse_count, requires = "calibrate")]
     calibration_windows: Count,
@@ -49,67 +48,11 @@ pub(crate) struct CalibrateArgs {
 const TENSORS: [&str; 2] = ["npz", "safetensors"];
 
 impl CalibrateArgs {
-    /// What was measured of the model that `read` names, after `before`: of the values that half
-    /// precision cannot hold, the largest magnitude.
+    /// The model that `read` names, after `before`, and what it is run on; `None` when there is nothing to
+    /// calibrate on.
     ///
     /// # Errors
-    /// The model or the file cannot be read, or the engine cannot run the model.
-    pub(crate) fn measure(
-        &self,
-        read: &ReadArgs,
-        before: &Pipeline,
-        how: &TextArgs,
-        engine: &EngineArgs,
-        cx: &Cx,
-    ) -> Result<Vec<(String, f64)>> {
-        let Some(file) = &self.calibrate else {
-            return Ok(Vec::new());
-        };
-        // Before the tokenizer is looked for: it is the file that is missing.
-        let missing = |e| Error::io(format!("--calibrate `{}`", file.display()), e);
-        std::fs::metadata(file).map_err(missing)?;
-        let (path, opened) = cx.open(read)?;
-        let mut model = opened.model;
-        // As the pass does, so that values have the names it will find.
-        let inline = Pipeline::parse("inline-functions", REGISTRY)?;
-        for pipeline in [before, &inline] {
-            PassManager::default()
-                .run(pipeline, &mut model)
-                .map_err(at_file(&path))?;
-        }
-        let load = engine.load_options(cx);
-        let engine = engine.engine(cx)?;
-        let at = |e: Error| e.at("--calibrate");
-        let maxima = match is_tensors(file) {
-            true => {
-                let set = read_tensors(file).map_err(at)?;
-                let items = Items::Tensors {
-                    sets: &[set],
-                    source: &file.display().to_string(),
-                };
-                eval::measure(&*engine, &model, items, load)
-            }
-            false => {
-                let tokens = how.text(file, &path).map_err(at)?;
-                let items = Items::Texts {
-                    tokens: &tokens,
-                    window: how.window,
-                    given: &[],
-                };
-                eval::measure(&*engine, &model, items, load)
-            }
-        };
-        let maxima: Maxima = maxima.map_err(at)?;
-        let beyond = maxima.beyond_half();
-        Ok(beyond.map(|(name, most)| (name.to_owned(), most)).collect())
-    }
-}
-
-impl CalibrateArgs {
-    /// The model that `read` names, after `before`, and what it is run on.
-    ///
-    /// # Errors
-    /// There is no file to calibrate on, or it cannot be read; nor can the model.
+    /// The file or the model cannot be read; there is no such engine.
     pub(crate) fn prepare(
         &self,
         read: &ReadArgs,
@@ -117,13 +60,11 @@ impl CalibrateArgs {
         how: &TextArgs,
         engine: &EngineArgs,
         cx: &Cx,
-    ) -> Result<Prepared<'_>> {
+    ) -> Result<Option<Prepared<'_>>> {
         let Some(file) = &self.calibrate else {
-            return Err(Error::input(
-                "imatrix, gptq and --budget choose by what the model computes: expected --calibrate FILE, a text \
-                 or tensors",
-            ));
+            return Ok(None);
         };
+        // Before the tokenizer is looked for: it is the file that is missing.
         let missing = |e| Error::io(format!("--calibrate `{}`", file.display()), e);
         std::fs::metadata(file).map_err(missing)?;
         let (path, opened) = cx.open(read)?;
@@ -138,16 +79,7 @@ impl CalibrateArgs {
                     stride: how.window,
                     limit: self.calibration_windows.0,
                 };
-                let tokens = how.text_of(file, &path, windows).map_err(at)?;
-                let found: usize = tokens.sequences().iter().map(Vec::len).sum();
-                if found < how.window {
-                    return Err(at(Error::input(format!(
-                        "`{}` has {found} tokens, expected a window of {} at least; the default is 32 windows",
-                        file.display(),
-                        how.window
-                    ))));
-                }
-                Data::Text(tokens, how.window)
+                Data::Text(how.text_of(file, &path, windows).map_err(at)?)
             }
         };
         let mut prepared = Prepared {
@@ -164,15 +96,14 @@ impl CalibrateArgs {
         let mut manager = PassManager::default();
         let ran = manager.run(before, &mut prepared.model);
         ran.map_err(at_file(&prepared.path))?;
-        Ok(prepared)
+        Ok(Some(prepared))
     }
 }
 
 /// What a calibration runs on.
 enum Data {
     Tensors([Vec<(String, Array)>; 1]),
-    /// A text, and how many tokens make a window.
-    Text(Tokens, usize),
+    Text(Tokens),
 }
 
 /// A calibration that is ready.
@@ -194,9 +125,9 @@ impl Prepared<'_> {
     fn items<'i>(&'i self, name: &'i str) -> Items<'i> {
         match &self.data {
             Data::Tensors(sets) => Items::Tensors { sets, source: name },
-            Data::Text(tokens, window) => Items::Texts {
+            Data::Text(tokens) => Items::Texts {
                 tokens,
-                window: *window,
+                window: self.window,
                 given: &[],
             },
         }
@@ -215,6 +146,36 @@ impl Prepared<'_> {
     fn folder(&self, part: &str) -> Option<PathBuf> {
         let folder = self.args.calibration_folder.as_ref()?;
         Some(folder.join(part))
+    }
+
+    /// Refuses a text that is too short to choose weights on.
+    fn enough(&self) -> Result<()> {
+        let Data::Text(tokens) = &self.data else {
+            return Ok(());
+        };
+        let found: usize = tokens.sequences().iter().map(Vec::len).sum();
+        match found < self.window {
+            false => Ok(()),
+            true => Err(Error::input(format!(
+                "--calibrate: `{}` has {found} tokens, expected a window of {} at least; the default is 32 windows",
+                self.file.display(),
+                self.window
+            ))),
+        }
+    }
+
+    /// Of the values that half precision cannot hold, the largest magnitude.
+    pub(crate) fn beyond_half(&self) -> Result<Vec<(String, f64)>> {
+        let mut model = self.model.clone();
+        // As the pass does, so that values have the names it will find.
+        let inline = Pipeline::parse("inline-functions", REGISTRY)?;
+        let ran = PassManager::default().run(&inline, &mut model);
+        ran.map_err(at_file(&self.path))?;
+        let name = self.file.display().to_string();
+        let maxima = eval::measure(&*self.engine, &model, self.items(&name), self.load);
+        let maxima: Maxima = maxima.map_err(|e| e.at("--calibrate"))?;
+        let beyond = maxima.beyond_half();
+        Ok(beyond.map(|(name, most)| (name.to_owned(), most)).collect())
     }
 
     /// What `pipeline`, which needs no calibration, quantizes.
@@ -256,17 +217,13 @@ impl Prepared<'_> {
         wanted: Wanted,
         cx: &Cx,
     ) -> Result<Calibrated> {
+        self.enough()?;
         let mut weights = Vec::new();
         for pipeline in pipelines {
             let quantized = self.quantized(pipeline)?.1.into_iter();
             weights.extend(quantized.filter_map(|w| w.blocks));
         }
-        let bar = cx.steps();
-        let mut tell = |done, total, what: &str| {
-            bar.set_length(total);
-            bar.set_position(done);
-            bar.set_message(what.to_owned());
-        };
+        let steps = cx.steps();
         let name = self.file.display().to_string();
         let folder = self.folder("codes");
         let chosen = calibrate::choose(
@@ -276,9 +233,9 @@ impl Prepared<'_> {
             &weights,
             wanted,
             self.options(folder.as_deref(), cx),
-            &mut tell,
+            &mut |done, total, what| steps.tell(done, total, what),
         );
-        bar.finish_and_clear();
+        drop(steps);
         let chosen = chosen.map_err(|e| e.at("--calibrate"))?;
         if cx.verbose {
             for choice in &chosen.choices {
@@ -295,6 +252,7 @@ impl Prepared<'_> {
         pipeline: &dyn Fn(Form) -> Result<Pipeline>,
         cx: &Cx,
     ) -> Result<Mix> {
+        self.enough()?;
         let mut choices = Choices {
             model: &self.model,
             forms: budget.forms(),
@@ -312,8 +270,13 @@ impl Prepared<'_> {
         let name = self.file.display().to_string();
         let folder = self.folder("survey");
         let options = self.options(folder.as_deref(), cx);
-        let measured = choices.measure(&*self.engine, self.items(&name), options, cx);
-        choices.within(&measured.map_err(|e| e.at("--calibrate"))?, budget)
+        let steps = cx.steps();
+        let mut tell = |done, total, what: &str| steps.tell(done, total, what);
+        let measured = choices.measure(&*self.engine, self.items(&name), options, &mut tell);
+        let measured = measured.map_err(|e| e.at("--calibrate"))?;
+        choices
+            .within(&measured, budget)
+            .map_err(|e| e.at("--budget"))
     }
 }
 

@@ -196,15 +196,15 @@ impl Cx {
     }
 
     /// A bar for work in steps; Ctrl-C ends such work at its next step.
-    pub(crate) fn steps(&self) -> ProgressBar {
+    pub(crate) fn steps(&self) -> Steps {
         let _ = ctrlc::set_handler(|| CANCELLED.store(true, Ordering::Relaxed));
         if self.quiet || !io::stderr().is_terminal() {
-            return ProgressBar::hidden();
+            return Steps(ProgressBar::hidden());
         }
         let bar = ProgressBar::new(0);
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {eta} {msg}");
         bar.set_style(style.expect("the template is valid"));
-        bar
+        Steps(bar)
     }
 
     fn bar(&self, bytes: u64) -> ProgressBar {
@@ -217,6 +217,24 @@ impl Cx {
         bar.set_style(style.expect("the template is valid"));
         bar.enable_steady_tick(Duration::from_millis(100));
         bar
+    }
+}
+
+/// How far work in steps is; goes away with it.
+pub(crate) struct Steps(ProgressBar);
+
+impl Steps {
+    /// `done` steps of `total`, now at `what`.
+    pub(crate) fn tell(&self, done: u64, total: u64, what: &str) {
+        self.0.set_length(total);
+        self.0.set_position(done);
+        self.0.set_message(what.to_owned());
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }
 

@@ -1,7 +1,6 @@
 //! The command line: one file a subcommand.
 
 mod bench;
-mod budget;
 mod calibrate;
 mod check;
 mod context;

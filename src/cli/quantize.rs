@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use onnxq::{
     Error, Result,
     calibrate::Wanted,
-    mix::{Entry, Recipe},
+    mix::{Budget, Form, Recipe},
     pass::{Options, Pipeline},
     passes::REGISTRY,
     quant::gptq::GptqOptions,
@@ -19,8 +19,7 @@ use onnxq::{
 
 use super::{
     Cx, ExitStatus, External, at_option,
-    budget::{Budget, EIGHT_BITS, Form, parse_budget},
-    calibrate::{CalibrateArgs, check_recipe},
+    calibrate::{CalibrateArgs, Prepared, check_recipe},
     check::CheckArgs,
     context::{is_folder, output_path},
     job::{self, Demands, JobArgs, Variant},
@@ -99,7 +98,7 @@ pub(crate) struct QuantizeArgs {
     /// Give each weight as many bits as it needs, within so many bits a weight or so large a file: how much
     /// each counts is measured on --calibrate. What was decided is written beside the output, as a
     /// recipe [example: --budget 4.75bpw, or --budget 90MB]
-    #[arg(long, value_name = "SIZE", value_parser = parse_budget, requires = "calibrate",
+    #[arg(long, value_name = "SIZE", requires = "calibrate",
           conflicts_with_all = ["recipe", "bits", "block_size", "asymmetric", "format"])]
     budget: Option<Budget>,
     /// Quantize each weight as this file says, which --budget wrote [example: --recipe model_q4.recipe.toml]
@@ -169,7 +168,9 @@ pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
     let variants = args.variants(&decided)?;
     let calibrated = decided.calibrated.clone();
     let status = job::run(&args.job, &variants, calibrated, Some(&demands), cx)?;
-    if let (ExitStatus::Done, Some((model, recipe))) = (&status, &decided.mixed)
+    if let (ExitStatus::Done, Some(model), Some(recipe)) =
+        (&status, &decided.model, &decided.recipe)
+        && args.budget.is_some()
         && !args.job.dry_run
     {
         let output = (variants[0].output)(model).with_extension("recipe.toml");
@@ -182,6 +183,9 @@ pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
     Ok(status)
 }
 
+/// A method that needs no calibration: what a pipeline quantizes does not depend on it.
+const DATA_FREE: &str = "mse";
+
 /// What is decided before the passes run.
 #[derive(Default)]
 struct Decided {
@@ -189,19 +193,17 @@ struct Decided {
     large: Vec<(String, f64)>,
     /// Each weight in a form of its own.
     recipe: Option<Recipe>,
-    /// The same, where the budget decided it, and the path of the model.
-    mixed: Option<(PathBuf, Recipe)>,
+    /// The path of the model, where it was run.
+    model: Option<PathBuf>,
     /// What was found of the weights.
     calibrated: Option<Arc<Calibrated>>,
 }
 
-/// How weights in blocks are quantized.
+/// How weights in blocks are quantized: in which form, and by which method.
 #[derive(Clone, Copy)]
 enum Blocks<'a> {
-    /// All alike, as the options say.
-    Alike { bits: u8, method: &'a str },
-    /// All alike, in this form.
-    Form(Form),
+    /// All alike.
+    Alike(Form, &'a str),
     /// Each as the recipe says.
     Recipe(&'a Recipe, &'a str),
 }
@@ -223,14 +225,8 @@ impl QuantizeArgs {
         let variant = |dtype: Dtype| {
             let bits = self.bits_of(dtype)?;
             let output = move |input: &Path| self.output(input, dtype, bits);
-            let blocks = match (&decided.recipe, bits) {
-                (Some(recipe), _) => Some(Blocks::Recipe(recipe, &recipe.method)),
-                (None, Some(bits)) => Some(Blocks::Alike {
-                    bits,
-                    method: self.method(),
-                }),
-                (None, None) => None,
-            };
+            let method = self.method(decided);
+            let blocks = self.blocks_of(dtype, decided, method)?;
             Ok(Variant {
                 pipeline: self.pipeline(dtype, blocks, &decided.large)?,
                 output: Box::new(output),
@@ -240,14 +236,39 @@ impl QuantizeArgs {
     }
 
     /// The method by which codes in blocks are chosen.
-    fn method(&self) -> &str {
-        match (&self.method, &self.calibrate.calibrate) {
-            (Some(method), _) => method,
-            // Its codes are for the operators of ONNX Runtime.
-            (None, Some(_)) if self.format.as_deref() == Some("qdq") => "imatrix",
-            (None, Some(_)) => "gptq",
-            (None, None) => "rtn",
+    fn method<'a>(&'a self, decided: &'a Decided) -> &'a str {
+        match (&decided.recipe, &self.method, &self.calibrate.calibrate) {
+            (Some(recipe), ..) => &recipe.method,
+            (None, Some(method), _) => method,
+            // The codes of gptq are for the operators of ONNX Runtime.
+            (None, None, Some(_)) if self.format.as_deref() == Some("qdq") => "imatrix",
+            (None, None, Some(_)) => "gptq",
+            (None, None, None) => "rtn",
         }
+    }
+
+    /// How the weights of `dtype` are quantized, if in blocks.
+    fn blocks_of<'a>(
+        &self,
+        dtype: Dtype,
+        decided: &'a Decided,
+        method: &'a str,
+    ) -> Result<Option<Blocks<'a>>> {
+        if let Some(recipe) = &decided.recipe {
+            return Ok(Some(Blocks::Recipe(recipe, method)));
+        }
+        let alike = |bits| {
+            // Blocks of 16 have no fast kernel for 2 bits.
+            let block = if bits == 2 { "32" } else { "16" };
+            let block = self.block_size.as_deref().unwrap_or(block);
+            let form = Form {
+                bits,
+                block: block.parse().expect("a number, by its declaration"),
+                asymmetric: self.asymmetric,
+            };
+            Blocks::Alike(form, method)
+        };
+        Ok(self.bits_of(dtype)?.map(alike))
     }
 
     /// Runs the model as far as that is needed to decide.
@@ -263,82 +284,119 @@ impl QuantizeArgs {
             )));
         }
         self.check_used()?;
-        let mut decided = Decided {
-            large: self.large(cx)?,
-            ..Decided::default()
-        };
-        let dtypes: Vec<Dtype> = self
-            .dtypes()
-            .into_iter()
-            .filter(|d| d.in_blocks())
-            .collect();
-        let one = || match (self.dtypes().as_slice(), dtypes.as_slice()) {
-            ([_], &[dtype]) => Ok(dtype),
-            _ => Err(Error::input(
-                "--budget and --recipe are for one output in blocks; expected one --dtype of q4, q4f16, q2, q2f16",
-            )),
-        };
-        if let Some(path) = &self.recipe {
-            let text = std::fs::read_to_string(path);
-            let text = text.map_err(|e| Error::io(format!("--recipe `{}`", path.display()), e))?;
-            let recipe = Recipe::parse(&text, path)?;
-            if recipe.dtype != one()?.name() {
-                return Err(Error::input(format!(
-                    "--recipe: it is for --dtype {}, found {}",
-                    recipe.dtype,
-                    one()?.name()
-                )));
-            }
-            let all = self.pipeline(one()?, Some(Blocks::Form(EIGHT_BITS)), &decided.large)?;
-            check_recipe(&recipe, &self.job.read, &all, cx)?;
-            decided.recipe = Some(recipe);
-        }
-        let wants = |method: &str| matches!(method, "imatrix" | "gptq");
-        let method = decided.recipe.as_ref().map_or(self.method(), |r| &r.method);
-        if dtypes.is_empty() || self.budget.is_none() && !wants(method) {
-            return Ok(decided);
-        }
         let (how, engine) = (&self.check.how, &self.check.engine);
         let before = self.before()?;
         let prepared = self
             .calibrate
             .prepare(&self.job.read, &before, how, engine, cx)?;
-        let large = &decided.large;
-        let alike = |form| self.pipeline(dtypes[0], Some(Blocks::Form(form)), large);
-        if let Some(recipe) = &decided.recipe {
-            prepared.check(recipe)?;
+        let prepared = prepared.as_ref();
+        let mut decided = Decided {
+            model: prepared.map(|p| p.path.clone()),
+            ..Decided::default()
+        };
+        if let Some(prepared) = prepared.filter(|_| self.dtype.iter().any(|d| d.is_half())) {
+            decided.large = prepared.beyond_half()?;
         }
-        if let Some(budget) = self.budget {
-            let dtype = one()?;
-            let mix = prepared.mix(budget, &alike, cx)?;
-            cx.note(&format!(
-                "mixed: {:.3} bits a weight, expected mean KLD {:.4}\n",
-                mix.bits, mix.cost
-            ));
-            let calibration = Some(prepared.calibration()?);
-            let recipe = Recipe::new(dtype.name(), self.method(), calibration, mix.entries);
-            decided.mixed = Some((prepared.path.clone(), recipe.clone()));
-            decided.recipe = Some(recipe);
+        if let Some(path) = &self.recipe {
+            decided.recipe = Some(self.read_recipe(path, prepared, &decided.large, cx)?);
         }
-        let method = decided.recipe.as_ref().map_or(self.method(), |r| &r.method);
+        if let (Some(budget), Some(prepared)) = (self.budget, prepared) {
+            decided.recipe = Some(self.mix(budget, prepared, &decided, cx)?);
+        }
+        decided.calibrated = self.calibrated(prepared, &decided, cx)?;
+        Ok(decided)
+    }
+
+    /// The one dtype in blocks that is asked for.
+    fn one(&self) -> Result<Dtype> {
+        match self.dtypes().as_slice() {
+            [dtype] if dtype.in_blocks() => Ok(*dtype),
+            _ => Err(Error::input(
+                "--budget and --recipe are for one output in blocks; expected one --dtype of q4, q4f16, q2, q2f16",
+            )),
+        }
+    }
+
+    /// The recipe in the file at `path`.
+    fn read_recipe(
+        &self,
+        path: &Path,
+        prepared: Option<&Prepared<'_>>,
+        large: &[(String, f64)],
+        cx: &Cx,
+    ) -> Result<Recipe> {
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|e| Error::io(format!("--recipe `{}`", path.display()), e))?;
+        let recipe = Recipe::parse(&text, path)?;
+        let dtype = self.one()?;
+        if recipe.dtype != dtype.name() {
+            return Err(Error::input(format!(
+                "--recipe: it is for --dtype {}, found {}",
+                recipe.dtype,
+                dtype.name()
+            )));
+        }
+        let all = Blocks::Alike(Form::EIGHT_BITS, DATA_FREE);
+        let all = self.pipeline(dtype, Some(all), large)?;
+        check_recipe(&recipe, &self.job.read, &all, cx)?;
+        if let Some(prepared) = prepared {
+            prepared.check(&recipe)?;
+        }
+        Ok(recipe)
+    }
+
+    /// The form of each weight within `budget`.
+    fn mix(
+        &self,
+        budget: Budget,
+        prepared: &Prepared<'_>,
+        decided: &Decided,
+        cx: &Cx,
+    ) -> Result<Recipe> {
+        let dtype = self.one()?;
+        let alike = |form| {
+            let blocks = Blocks::Alike(form, DATA_FREE);
+            self.pipeline(dtype, Some(blocks), &decided.large)
+        };
+        let mix = prepared.mix(budget, &alike, cx)?;
+        cx.note(&format!(
+            "mixed: {:.3} bits a weight, expected mean KLD {:.4}\n",
+            mix.bits, mix.cost
+        ));
+        let calibration = Some(prepared.calibration()?);
+        let method = self.method(decided);
+        Ok(Recipe::new(dtype.name(), method, calibration, mix.entries))
+    }
+
+    /// What the method wants to know of the activations.
+    fn calibrated(
+        &self,
+        prepared: Option<&Prepared<'_>>,
+        decided: &Decided,
+        cx: &Cx,
+    ) -> Result<Option<Arc<Calibrated>>> {
+        let method = self.method(decided);
         let wanted = match method {
             "imatrix" => Wanted::Importance,
             "gptq" => Wanted::Codes(GptqOptions::default()),
-            _ => return Ok(decided),
+            _ => return Ok(None),
         };
-        let mut pipelines = Vec::new();
-        for &dtype in &dtypes {
-            let method = "mse";
-            let blocks = match (&decided.recipe, self.bits_of(dtype)?) {
-                (Some(recipe), _) => Some(Blocks::Recipe(recipe, method)),
-                (None, Some(bits)) => Some(Blocks::Alike { bits, method }),
-                (None, None) => None,
-            };
-            pipelines.push(self.pipeline(dtype, blocks, large)?);
+        let dtypes = self.dtypes().into_iter().filter(|d| d.in_blocks());
+        let pipeline = |dtype| {
+            let blocks = self.blocks_of(dtype, decided, DATA_FREE)?;
+            self.pipeline(dtype, blocks, &decided.large)
+        };
+        let pipelines = dtypes.map(pipeline).collect::<Result<Vec<_>>>()?;
+        if pipelines.is_empty() {
+            return Ok(None);
         }
+        let prepared = prepared.ok_or_else(|| {
+            Error::input(format!(
+                "--method {method} chooses by what the model computes: expected --calibrate FILE, a text or tensors"
+            ))
+        })?;
         let calibrated = prepared.choose(&pipelines, wanted, cx)?;
-        decided.calibrated = Some(Arc::new(calibrated));
-        Ok(decided)
+        Ok(Some(Arc::new(calibrated)))
     }
 
     /// Refuses options that none of the dtypes has a use for.
@@ -375,10 +433,33 @@ impl QuantizeArgs {
             .into_iter()
             .find(|(_, given, used, _)| *given && !used)
         {
-            None => Ok(()),
+            None => self.check_calibration(),
             Some((option, _, _, expected)) => Err(Error::input(format!(
                 "{option}: no dtype given has a use for it; expected --dtype {expected}"
             ))),
+        }
+    }
+
+    /// Refuses a calibration that nothing is decided by.
+    fn check_calibration(&self) -> Result<()> {
+        let used = |d: &Dtype| d.is_half() || d.in_blocks();
+        if self.calibrate.calibrate.is_none() {
+            return Ok(());
+        }
+        if !self.dtype.iter().any(used) {
+            return Err(Error::input(
+                "--calibrate: it is for codes in blocks and what becomes half; expected --dtype q4, q4f16, q2, \
+                 q2f16 or fp16",
+            ));
+        }
+        let free = |m: &String| !matches!(&**m, "imatrix" | "gptq");
+        match self.method.as_ref().filter(|m| free(m)) {
+            Some(method) if self.budget.is_none() && !self.dtype.iter().any(|d| d.is_half()) => {
+                Err(Error::input(format!(
+                    "--calibrate: --method {method} has no use for it; expected imatrix or gptq"
+                )))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -406,23 +487,6 @@ impl QuantizeArgs {
     fn before(&self) -> Result<Pipeline> {
         let text = if self.no_clean { "" } else { &self.passes };
         self.job.pipeline("--passes", text)
-    }
-
-    /// The values that were measured to be beyond half precision.
-    fn large(&self, cx: &Cx) -> Result<Vec<(String, f64)>> {
-        let used = |d: &Dtype| d.is_half() || d.in_blocks();
-        if self.calibrate.calibrate.is_some() && !self.dtype.iter().any(used) {
-            return Err(Error::input(
-                "--calibrate: it is for codes in blocks and what becomes half; expected --dtype q4, q4f16, q2, \
-                 q2f16 or fp16",
-            ));
-        }
-        if !self.dtype.iter().any(|d| d.is_half()) {
-            return Ok(Vec::new());
-        }
-        let (read, check) = (&self.job.read, &self.check);
-        self.calibrate
-            .measure(read, &self.before()?, &check.how, &check.engine, cx)
     }
 
     fn pipeline(
@@ -478,34 +542,12 @@ impl QuantizeArgs {
     /// Weights in blocks.
     fn blocks(&self, pipeline: &mut Pipeline, blocks: Blocks<'_>) -> Result<()> {
         match blocks {
-            Blocks::Form(form) => self.nbits(pipeline, form, "mse", &[]),
-            Blocks::Alike { bits, method } => {
-                // Blocks of 16 have no fast kernel for 2 bits.
-                let block = if bits == 2 { "32" } else { "16" };
-                let block = self.block_size.as_deref().unwrap_or(block);
-                let form = Form {
-                    bits,
-                    block: block.parse().expect("a number, by its declaration"),
-                    asymmetric: self.asymmetric,
-                };
-                self.nbits(pipeline, form, method, &[])
-            }
+            Blocks::Alike(form, method) => self.nbits(pipeline, form, method, &[]),
             Blocks::Recipe(recipe, method) => {
-                let form = |e: &Entry| Form {
-                    bits: e.bits,
-                    block: e.block,
-                    asymmetric: e.asymmetric,
-                };
-                let mut forms: Vec<Form> = Vec::new();
-                for entry in &recipe.weights {
-                    if !forms.contains(&form(entry)) {
-                        forms.push(form(entry));
-                    }
-                }
-                for one in forms {
-                    let own = recipe.weights.iter().filter(|e| form(e) == one);
+                for form in recipe.forms() {
+                    let own = recipe.weights.iter().filter(|e| e.form() == form);
                     let names: Vec<&str> = own.map(|e| &*e.name).collect();
-                    self.nbits(pipeline, one, method, &names)?;
+                    self.nbits(pipeline, form, method, &names)?;
                 }
                 Ok(())
             }

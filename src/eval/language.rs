@@ -206,7 +206,7 @@ fn batch_size<'r, 'a: 'r>(
 }
 
 /// Some rows of a group of windows that are fed together.
-struct Part<'w> {
+pub(super) struct Part<'w> {
     windows: &'w [Window<'w>],
     group: Range<usize>,
     /// Which tokens of each.
@@ -226,7 +226,11 @@ struct Place {
 }
 
 impl<'w> Part<'w> {
-    fn new(windows: &'w [Window<'w>], group: Range<usize>, rows: Range<usize>) -> Part<'w> {
+    pub(super) fn new(
+        windows: &'w [Window<'w>],
+        group: Range<usize>,
+        rows: Range<usize>,
+    ) -> Part<'w> {
         let in_window = |window: usize| {
             let Window { ids, first } = &windows[window];
             let start = group.start;
@@ -249,7 +253,7 @@ impl<'w> Part<'w> {
 }
 
 /// The distributions of a part.
-struct Rows {
+pub(super) struct Rows {
     /// One row a place, or more: see [`Place::row`].
     logits: Vec<f32>,
     vocabulary: usize,
@@ -500,7 +504,8 @@ fn check_vocabulary(signature: &Signature, tokens: &Tokens) -> Result<()> {
     }
 }
 
-fn run(lm: &mut LanguageModel, part: &Part<'_>) -> Result<Rows> {
+/// The distributions of `part`, by a model.
+pub(super) fn run(lm: &mut LanguageModel, part: &Part<'_>) -> Result<Rows> {
     if part.rows.start == 0 {
         lm.restart();
     }
@@ -520,7 +525,8 @@ fn run(lm: &mut LanguageModel, part: &Part<'_>) -> Result<Rows> {
     Ok(rows)
 }
 
-fn compare(part: &Part<'_>, base: &Rows, other: &Rows) -> Vec<Compared> {
+/// Compares all rows of `part`.
+pub(super) fn compare(part: &Part<'_>, base: &Rows, other: &Rows) -> Vec<Compared> {
     let each = part.places.par_iter().enumerate();
     each.map(|(i, place)| compare_row(place, (base, i), (other, i)))
         .collect()

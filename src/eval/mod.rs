@@ -19,7 +19,7 @@ pub use limits::Limits;
 pub(crate) use maxima::cut;
 pub use maxima::measure;
 pub use report::Evaluation;
-pub use sensitivity::{Replacement, sensitivities};
+pub use sensitivity::{Replacement, SensitivityOptions, sensitivities};
 pub use subject::{OpenSubject, Subject};
 pub(crate) use summary::quantile;
 pub(crate) use tensors::Feeds;

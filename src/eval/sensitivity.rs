@@ -1,47 +1,73 @@
 //! How much a language model changes when single weights do.
 
-use super::{Tokens, Windows, lm::LanguageModel, metrics::Row, summary::Compared};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{
+    Tokens, Windows,
+    language::{Part, Rows, compare, run},
+    lm::LanguageModel,
+    summary::Compared,
+};
 use crate::{
     engine::{Array, Engine, LoadOptions, Program, Signature},
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     ir::{Constant, Data, Def, Model, Tensor, ValueId},
 };
 
 /// New elements of constants, by value, in the type and extents that these have.
 pub type Replacement = Vec<(ValueId, Array)>;
 
-/// The mean Kullback-Leibler divergence, in nats, of the next-token distributions of `model` over `tokens`
-/// from themselves, when the initializers of the main graph in a replacement have its elements: one number for
-/// each of `count`, which `replacement` makes.
+/// What [`sensitivities`] feeds a model, and how.
+pub struct SensitivityOptions<'a> {
+    /// The text.
+    pub tokens: &'a Tokens,
+    /// How much of it.
+    pub windows: Windows,
+    /// How the engine loads the model.
+    pub load: LoadOptions,
+    /// Set to stop.
+    pub cancel: Option<&'a AtomicBool>,
+}
+
+/// The mean Kullback-Leibler divergence, in nats, of the next-token distributions of `model` from themselves,
+/// when the initializers of the main graph in a replacement have its elements: one number for each of
+/// `count`, which `replacement` makes.
 ///
 /// ONNX Runtime loads the model once, with its weights as inputs that have defaults; other engines load
 /// it for each replacement.
 ///
 /// # Errors
 /// It is no causal language model; the engine cannot run it; a value is no initializer of the main
-/// graph; a distribution has numbers that are none.
+/// graph; a distribution has numbers that are none; it was cancelled.
 pub fn sensitivities(
     engine: &dyn Engine,
     model: &Model,
-    (tokens, windows): (&Tokens, Windows),
-    load: LoadOptions,
+    options: &SensitivityOptions<'_>,
     count: usize,
     replacement: &mut dyn FnMut(usize) -> Result<Replacement>,
 ) -> Result<Vec<f64>> {
-    let windows = tokens.windows(windows)?;
-    let ids: Vec<&[u32]> = windows.iter().map(|w| w.ids).collect();
+    let windows = options.tokens.windows(options.windows)?;
+    let part = |i: usize| Part::new(&windows, i..i + 1, 0..windows[i].ids.len());
+    let parts: Vec<Part<'_>> = (0..windows.len()).map(part).collect();
     // rten does not take another value for what has one.
     let once = engine.name() == "onnxruntime";
     let open = if once { opened(model) } else { model.clone() };
     let signature = Signature::of(model);
     let load = |model: &Model| {
         let program = Program { model, file: None };
-        LanguageModel::new(engine.load(program, load)?, signature.clone(), &[])
+        let session = engine.load(program, options.load)?;
+        LanguageModel::new(session, signature.clone(), &[])
     };
     let mut lm = load(&open)?;
-    let base = logits(&mut lm, &ids)?;
+    let rows = |lm: &mut LanguageModel| -> Result<Vec<Rows>> {
+        parts.iter().map(|part| run(lm, part)).collect()
+    };
+    let base = rows(&mut lm)?;
     let mut found = Vec::with_capacity(count);
     for unit in 0..count {
+        if options.cancel.is_some_and(|c| c.load(Ordering::Relaxed)) {
+            return Err(Error::new(ErrorKind::Cancelled, "interrupted"));
+        }
         let new = replacement(unit)?;
         let known = &model.graphs[model.main].initializers;
         if let Some((value, _)) = new.iter().find(|(v, _)| !known.contains(v)) {
@@ -53,17 +79,13 @@ pub fn sensitivities(
             let named = |(v, array)| (model.values[v].name.to_string(), array);
             lm.give(new.into_iter().map(named).collect());
         } else {
-            let mut other = model.clone();
-            for (value, array) in new {
-                let dims = array.dims().iter().map(|&d| d as i64).collect();
-                let data = Data::Bytes(array.to_le_bytes().into());
-                let tensor = Tensor::new(array.dtype(), dims, data);
-                other.values[value].constant = Some(Constant::Dense(tensor));
-            }
-            lm = load(&other)?;
+            lm = load(&replaced(model, new))?;
         }
-        let other = logits(&mut lm, &ids)?;
-        found.push(divergence(&base, &other)?);
+        let other = rows(&mut lm)?;
+        let pairs = parts.iter().zip(base.iter().zip(&other));
+        let compared = pairs.flat_map(|(part, (base, other))| compare(part, base, other));
+        let klds: Vec<f64> = compared.map(|c: Compared| c.kld()).collect();
+        found.push(klds.iter().sum::<f64>() / klds.len() as f64);
     }
     Ok(found)
 }
@@ -81,30 +103,14 @@ fn opened(model: &Model) -> Model {
     open
 }
 
-/// The logits of each text, and the vocabulary.
-fn logits(lm: &mut LanguageModel, texts: &[&[u32]]) -> Result<Vec<(Vec<f32>, usize)>> {
-    let one = |ids: &&[u32]| {
-        lm.restart();
-        let logits = lm.feed(&[*ids], 0..ids.len())?;
-        let vocabulary = logits.dims()[2];
-        let logits = logits.into_f32();
-        let logits = logits.ok_or_else(|| Error::input("its logits are truth values"))?;
-        Ok((logits, vocabulary))
-    };
-    texts.iter().map(one).collect()
-}
-
-/// The mean over all rows.
-fn divergence(base: &[(Vec<f32>, usize)], other: &[(Vec<f32>, usize)]) -> Result<f64> {
-    let (mut sum, mut rows) = (0.0, 0u64);
-    for ((base, vocabulary), (other, _)) in base.iter().zip(other) {
-        let pairs = base.chunks(*vocabulary).zip(other.chunks(*vocabulary));
-        for (base, other) in pairs {
-            let row = |x: &[f32]| Row::of(x).map_err(|_| Error::input("its logits are no numbers"));
-            let compared = Compared::new((0, 0), None, (&row(base)?, base), (&row(other)?, other));
-            sum += compared.kld();
-            rows += 1;
-        }
+/// `model` with other elements in its initializers.
+fn replaced(model: &Model, new: Replacement) -> Model {
+    let mut replaced = model.clone();
+    for (value, array) in new {
+        let dims = array.dims().iter().map(|&d| d as i64).collect();
+        let data = Data::Bytes(array.to_le_bytes().into());
+        let tensor = Tensor::new(array.dtype(), dims, data);
+        replaced.values[value].constant = Some(Constant::Dense(tensor));
     }
-    Ok(sum / rows.max(1) as f64)
+    replaced
 }

@@ -7,7 +7,9 @@
 //! [`Recipe`], which people read and edit.
 
 mod allocate;
+mod budget;
 mod recipe;
 
 pub use allocate::{Allocation, Way, allocate};
-pub use recipe::{Calibration, Entry, Recipe};
+pub use budget::{Budget, Choices, Measured, Mix};
+pub use recipe::{Calibration, Entry, Form, Recipe};

@@ -65,15 +65,49 @@ pub struct Entry {
     pub asymmetric: bool,
 }
 
+/// A form that a weight may get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// Bits of a code.
+    pub bits: u8,
+    /// Elements of a block.
+    pub block: usize,
+    /// Whether blocks have zero points.
+    pub asymmetric: bool,
+}
+
+impl Form {
+    /// The form that the most weights can have.
+    pub const EIGHT_BITS: Form = Form {
+        bits: 8,
+        block: 64,
+        asymmetric: false,
+    };
+}
+
 impl Entry {
     /// Of the weight `key`.
-    pub fn new(key: &WeightKey, bits: u8, block: usize, asymmetric: bool) -> Entry {
+    pub fn new(key: &WeightKey, form: Form) -> Entry {
+        let Form {
+            bits,
+            block,
+            asymmetric,
+        } = form;
         Entry {
             name: key.name.clone(),
             shape: [key.n, key.k],
             bits,
             block,
             asymmetric,
+        }
+    }
+
+    /// How it is quantized.
+    pub fn form(&self) -> Form {
+        Form {
+            bits: self.bits,
+            block: self.block,
+            asymmetric: self.asymmetric,
         }
     }
 }
@@ -132,6 +166,17 @@ impl Recipe {
     pub fn text(&self) -> Result<String> {
         let text = toml::to_string(self).map_err(|e| Error::input(e.to_string()))?;
         Ok(format!("{HEAD}{text}"))
+    }
+
+    /// The forms there are, each once, in order of their first weights.
+    pub fn forms(&self) -> Vec<Form> {
+        let mut forms: Vec<Form> = Vec::new();
+        for form in self.weights.iter().map(Entry::form) {
+            if !forms.contains(&form) {
+                forms.push(form);
+            }
+        }
+        forms
     }
 
     /// Checks that all weights are among those of a model that can be quantized.

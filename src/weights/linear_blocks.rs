@@ -21,7 +21,7 @@ const PANEL: u64 = 256;
 
 /// Codes, scales and (asymmetric) zero points of one weight, from one reading of it, as blocked
 /// `DequantizeLinear` takes them: codes in the order of the weight's own elements, scales and zero points
-/// in the order of the blocks, all buffers without padding, low bits first.
+/// in the order of the blocks, all packed without padding, low bits first.
 ///
 /// Symmetric codes are two's complement (int2, int4, int8), and there are no zero points; others are
 /// unsigned. The codes are those of [`super::QuantizeBlocks`], less the middle where they are signed.
@@ -290,7 +290,7 @@ mod tests {
         weights::{QuantizeBlocks, Weight},
     };
 
-    /// Entry `i` of a buffers list.
+    /// Entry `i` of a packed list.
     fn entry(buffers: &[u8], bits: u8, i: usize) -> u8 {
         let per_byte = 8 / usize::from(bits);
         buffers[i / per_byte] >> (i % per_byte * usize::from(bits)) & (0xff >> (8 - bits))

@@ -72,6 +72,14 @@ impl MatrixView {
         })
     }
 
+    /// `elements`, `[n, k]`, in the order of memory.
+    pub fn stored(&self, elements: Vec<f32>) -> Vec<f32> {
+        match self.layout {
+            Layout::Rows => elements,
+            Layout::Columns => turned(&elements, self.k as usize),
+        }
+    }
+
     /// The type that activations and scales have in the quantized form: float16 stays;
     /// bfloat16 and double have no kernel on the CPU and become float.
     pub fn compute_type(&self) -> DataType {

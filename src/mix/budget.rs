@@ -1,48 +1,44 @@
-//! `quantize --budget`: as many bits for each weight as it needs, within a size.
+//! As many bits for each weight as it needs, within a size.
 
-use onnxq::{
-    Error, Result,
-    calibrate::{self, Candidate, Options, Unit},
-    engine::{Array, Engine, LoadOptions, Signature},
-    eval::{self, Items, Replacement, Tokens, Windows},
-    ir::{DataType, Model},
-    mix::{Allocation, Entry, Way, allocate},
+use std::str::FromStr;
+
+use super::{Allocation, Entry, Form, Way, allocate};
+use crate::{
+    calibrate::{Candidate, Options, Unit, survey},
+    engine::{Array, Engine, Signature},
+    error::{Error, Result},
+    eval::{Items, Replacement, SensitivityOptions, Windows, sensitivities},
+    ir::{DataType, Model, ValueId},
     quant::{BlockSpec, Buffers, Matrix, ScaleType, Source, quantize_rows},
-    weights::{Layout, MatrixView, source_tensor},
+    weights::{MatrixView, source_tensor},
 };
-
-use super::Cx;
 
 /// A limit of size.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Budget {
+pub enum Budget {
     /// Bits for each element that is quantized, scales and zero points included.
     BitsPerWeight(f64),
     /// Bytes of the whole output.
     Bytes(u64),
 }
 
-pub(crate) fn parse_budget(text: &str) -> Result<Budget, String> {
-    let number = |unit: &str| {
-        let number = text.strip_suffix(unit)?.trim().parse::<f64>().ok()?;
-        (number.is_finite() && number > 0.0).then_some(number)
-    };
-    let bytes = |x: f64| Budget::Bytes(x as u64);
-    number("bpw")
-        .map(Budget::BitsPerWeight)
-        .or_else(|| number("GB").map(|x| bytes(x * 1e9)))
-        .or_else(|| number("MB").map(|x| bytes(x * 1e6)))
-        .ok_or_else(|| {
-            "expected bits for each weight, such as 4.75bpw, or a size, such as 90MB".to_owned()
-        })
-}
+impl FromStr for Budget {
+    type Err = String;
 
-/// A form that a weight may get.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Form {
-    pub(crate) bits: u8,
-    pub(crate) block: usize,
-    pub(crate) asymmetric: bool,
+    fn from_str(text: &str) -> std::result::Result<Budget, String> {
+        let number = |unit: &str| {
+            let number = text.strip_suffix(unit)?.trim().parse::<f64>().ok()?;
+            (number.is_finite() && number > 0.0).then_some(number)
+        };
+        let bytes = |x: f64| Budget::Bytes(x as u64);
+        number("bpw")
+            .map(Budget::BitsPerWeight)
+            .or_else(|| number("GB").map(|x| bytes(x * 1e9)))
+            .or_else(|| number("MB").map(|x| bytes(x * 1e6)))
+            .ok_or_else(|| {
+                "expected bits for each weight, such as 4.75bpw, or a size, such as 90MB".to_owned()
+            })
+    }
 }
 
 const fn form(bits: u8, block: usize, asymmetric: bool) -> Form {
@@ -53,8 +49,8 @@ const fn form(bits: u8, block: usize, asymmetric: bool) -> Form {
     }
 }
 
-/// The form that the most weights can have.
-pub(crate) const EIGHT_BITS: Form = form(8, 64, false);
+/// Windows that divergences are measured on.
+const WINDOWS: usize = 2;
 
 /// What divergences are measured with: it costs enough to be told from rounding errors.
 const REFERENCE: usize = 1;
@@ -64,7 +60,7 @@ const FORMS: [Form; 6] = [
     form(4, 16, true),
     form(4, 32, true),
     form(4, 64, true),
-    EIGHT_BITS,
+    form(8, 64, false),
     form(2, 16, true),
     form(2, 32, true),
 ];
@@ -74,7 +70,8 @@ const NO_TWO_BITS_FROM: f64 = 4.5;
 
 impl Budget {
     /// The forms that are worth trying.
-    pub(crate) fn forms(self) -> &'static [Form] {
+    #[must_use]
+    pub fn forms(self) -> &'static [Form] {
         match self {
             Budget::BitsPerWeight(bits) if bits >= NO_TWO_BITS_FROM => &FORMS[..4],
             _ => &FORMS,
@@ -83,102 +80,73 @@ impl Budget {
 }
 
 /// What there is to choose from.
-pub(crate) struct Choices<'a> {
-    pub(crate) model: &'a Model,
-    pub(crate) forms: &'a [Form],
+pub struct Choices<'a> {
+    /// The model, before anything is quantized.
+    pub model: &'a Model,
+    /// The forms that a weight may get: [`Budget::forms`].
+    pub forms: &'a [Form],
     /// For each form, what it makes of which weight.
-    pub(crate) candidates: Vec<Candidate>,
+    pub candidates: Vec<Candidate>,
     /// Bytes of the output that are no weights.
-    pub(crate) other_bytes: u64,
+    pub other_bytes: u64,
 }
 
 /// What is known of the units of a model.
-pub(crate) struct Measured {
+pub struct Measured {
     units: Vec<Unit>,
     /// Divergence of the model when one unit is rounded by the reference form.
     divergences: Vec<f64>,
 }
 
 impl Choices<'_> {
-    /// Measures what each form of each unit costs.
-    pub(crate) fn measure(
+    /// Measures what each form of each unit costs: the errors of its products on all of `items`, and the
+    /// divergence of the whole model, where that is a causal language model, on the first two
+    /// windows. `tell` is told how far it is: steps done, of how many, and at what.
+    ///
+    /// # Errors
+    /// As [`survey`] and [`sensitivities`].
+    pub fn measure(
         &self,
         engine: &dyn Engine,
         items: Items<'_>,
         options: Options<'_>,
-        cx: &Cx,
+        tell: &mut dyn FnMut(u64, u64, &str),
     ) -> Result<Measured> {
-        let bar = cx.steps();
-        let mut tell = |done, total, what: &str| {
-            bar.set_length(total);
-            bar.set_position(done);
-            bar.set_message(what.to_owned());
-        };
-        let load = options.load;
-        let tokens = match items {
-            Items::Texts { tokens, window, .. } => Some((tokens, window)),
-            Items::Tensors { .. } => None,
-        };
-        let units = calibrate::survey(
-            engine,
-            self.model,
-            items,
-            &self.candidates,
-            options,
-            &mut tell,
-        )?;
-        let divergences = match tokens {
-            Some((tokens, window)) if Signature::of(self.model).is_causal_lm() => {
-                bar.set_length(units.len() as u64);
-                let mut tell = |unit: usize| {
-                    bar.set_position(unit as u64);
-                    bar.set_message(units[unit].name.clone());
+        let units = survey(engine, self.model, items, &self.candidates, options, tell)?;
+        let count = units.len();
+        let divergences = match items {
+            Items::Texts { tokens, window, .. } if Signature::of(self.model).is_causal_lm() => {
+                let options = SensitivityOptions {
+                    tokens,
+                    windows: Windows {
+                        window,
+                        stride: window,
+                        limit: Some(WINDOWS),
+                    },
+                    load: options.load,
+                    cancel: options.cancel,
                 };
-                self.divergences(engine, (tokens, window), &units, load, &mut tell)?
+                let mut rounded = |unit: usize| {
+                    tell(unit as u64, count as u64, &units[unit].name);
+                    let weights = units[unit].weights.iter();
+                    let new = weights.map(|(_, matrix)| self.rounded(matrix));
+                    new.collect::<Result<Replacement>>()
+                };
+                sensitivities(engine, self.model, &options, count, &mut rounded)?
             }
             // Of other models nothing but the products is known: each unit counts alike.
-            _ => vec![1.0; units.len()],
+            _ => vec![1.0; count],
         };
-        bar.finish_and_clear();
         Ok(Measured { units, divergences })
     }
 
-    fn divergences(
-        &self,
-        engine: &dyn Engine,
-        (tokens, window): (&Tokens, usize),
-        units: &[Unit],
-        load: LoadOptions,
-        tell: &mut dyn FnMut(usize),
-    ) -> Result<Vec<f64>> {
-        let windows = Windows {
-            window,
-            stride: window,
-            limit: Some(2),
-        };
-        let mut replacement = |unit: usize| {
-            tell(unit);
-            let weights = units[unit].weights.iter();
-            let new = weights.map(|(_, matrix)| self.rounded(matrix));
-            new.collect::<Result<Replacement>>()
-        };
-        eval::sensitivities(
-            engine,
-            self.model,
-            (tokens, windows),
-            load,
-            units.len(),
-            &mut replacement,
-        )
-    }
-
     /// A weight after plain rounding by the reference form, as it is stored.
-    fn rounded(&self, matrix: &MatrixView) -> Result<(onnxq::ir::ValueId, Array)> {
+    fn rounded(&self, matrix: &MatrixView) -> Result<(ValueId, Array)> {
         let Form { bits, block, .. } = FORMS[REFERENCE];
         let spec = BlockSpec::new(bits, block, false, ScaleType::F32);
         let spec = spec.expect("it is one that there is");
         let (n, k) = (matrix.n as usize, matrix.k as usize);
-        let mut elements = matrix.elements()?;
+        let elements = matrix.elements()?;
         let mut buffers = Buffers::new(&spec, n, k);
         quantize_rows(
             &spec,
@@ -186,10 +154,7 @@ impl Choices<'_> {
             buffers.out(),
         )
         .map_err(|e| Error::input(e.to_string()))?;
-        elements = buffers.decode(&spec, n, k);
-        if matrix.layout == Layout::Columns {
-            elements = (0..n * k).map(|i| elements[i % n * k + i / n]).collect();
-        }
+        let elements = matrix.stored(buffers.decode(&spec, n, k));
         let root = matrix.weight.root;
         let name = &self.model.values[root].name;
         let tensor = source_tensor(self.model, root);
@@ -207,7 +172,10 @@ impl Choices<'_> {
     }
 
     /// The form of each weight within `budget`, and what it will cost.
-    pub(crate) fn within(&self, measured: &Measured, budget: Budget) -> Result<Mix> {
+    ///
+    /// # Errors
+    /// The budget is below the least that can be reached: which is said.
+    pub fn within(&self, measured: &Measured, budget: Budget) -> Result<Mix> {
         let mut options: Vec<Vec<(usize, Way)>> = Vec::new();
         let mut elements = 0;
         for (unit, divergence) in measured.units.iter().zip(&measured.divergences) {
@@ -233,15 +201,13 @@ impl Choices<'_> {
                     format!("{:.2}MB", (least / 8 + self.other_bytes) as f64 / 1e6)
                 }
             };
-            e.at(format!(
-                "--budget: the least that can be reached is {reachable}"
-            ))
+            e.at(format!("the least that can be reached is {reachable}"))
         })?;
         let Allocation { chosen, bits, cost } = allocation;
         let mut entries = Vec::new();
         for ((unit, options), chosen) in measured.units.iter().zip(&options).zip(chosen) {
             let form = self.forms[options[chosen].0];
-            let entry = |(key, _): &(_, _)| Entry::new(key, form.bits, form.block, form.asymmetric);
+            let entry = |(key, _): &(_, _)| Entry::new(key, form);
             entries.extend(unit.weights.iter().map(entry));
         }
         Ok(Mix {
@@ -275,12 +241,13 @@ impl Choices<'_> {
 }
 
 /// What was decided.
-pub(crate) struct Mix {
-    pub(crate) entries: Vec<Entry>,
+pub struct Mix {
+    /// The form of each weight.
+    pub entries: Vec<Entry>,
     /// Bits for each element.
-    pub(crate) bits: f64,
+    pub bits: f64,
     /// The sum of the divergences.
-    pub(crate) cost: f64,
+    pub cost: f64,
 }
 
 #[cfg(test)]
@@ -289,11 +256,12 @@ mod tests {
 
     #[test]
     fn budgets() {
-        assert_eq!(parse_budget("4.75bpw"), Ok(Budget::BitsPerWeight(4.75)));
-        assert_eq!(parse_budget("90MB"), Ok(Budget::Bytes(90_000_000)));
-        assert_eq!(parse_budget("1.5 GB"), Ok(Budget::Bytes(1_500_000_000)));
+        let parse = str::parse::<Budget>;
+        assert_eq!(parse("4.75bpw"), Ok(Budget::BitsPerWeight(4.75)));
+        assert_eq!(parse("90MB"), Ok(Budget::Bytes(90_000_000)));
+        assert_eq!(parse("1.5 GB"), Ok(Budget::Bytes(1_500_000_000)));
         for wrong in ["4.75", "MB", "-1bpw", "0MB", "NaNbpw", "90KB"] {
-            assert!(parse_budget(wrong).is_err(), "{wrong}");
+            assert!(parse(wrong).is_err(), "{wrong}");
         }
     }
 }
