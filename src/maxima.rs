@@ -37,6 +37,8 @@ pub fn is_beyond_half(most: f64) -> bool {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Maxima {
     values: BTreeMap<Str, f64>,
+    /// Whether all others were measured as well, and half precision holds them.
+    others_fit: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -56,6 +58,16 @@ impl Maxima {
         };
         let most = self.values.entry(value.into()).or_default();
         *most = most.max(magnitude);
+    }
+
+    /// Records that every value was measured, and half precision holds those that are not recorded.
+    pub fn record_others_fit(&mut self) {
+        self.others_fit = true;
+    }
+
+    /// Whether every value was measured, and half precision holds those that are not recorded.
+    pub fn others_fit(&self) -> bool {
+        self.others_fit
     }
 
     /// The largest magnitude that was seen of the value `name`.

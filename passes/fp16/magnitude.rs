@@ -89,11 +89,13 @@ impl Estimate<'_, '_> {
         let model = self.survey.model;
         let name = &model.values[value].name;
         // Inside, the name may be that of another value.
+        let outside = model.home(value) == model.main;
         let measured = self.maxima.get(name);
         let measured = measured.filter(|&most| {
             let infinite = most >= INFINITE || most >= STANDS_IN && self.masks[value];
-            model.home(value) == model.main && !infinite
+            outside && !infinite
         });
+        let found = found.filter(|_| !(outside && self.maxima.others_fit()));
         self.sizes[value] = measured.or(found);
         // Constants are looked at one by one.
         if !self.survey.is_float(value) || !self.varies(value) {

@@ -61,7 +61,8 @@ pub(super) static INFO: PassInfo = PassInfo {
             name: "peak",
             kind: OptionKind::List,
             default: "",
-            help: "the same for one value, as NAME=NUMBER",
+            help: "the same for one value, as NAME=NUMBER: values of the main graph that have none then \
+                   were measured to be within half's range",
         },
         OptionInfo {
             name: "exclude",
@@ -110,7 +111,7 @@ The main graph and the bodies in it. What stays float has Casts around it and a 
   and those that must be, by an estimate: it begins at a constant beyond the range, or at a scalar
   factor, takes what is unknown for 1, and goes on until something bounds or scales it. So too values
   that stay below the least normal number, 6.1e-5, such as the reciprocals of large ones. What was
-  measured to be infinite, or stands for it in a mask, does not count;
+  measured is not estimated. What was measured to be infinite, or stands for it in a mask, does not count;
 - what scales a product of integers (`MatMulInteger`, `ConvInteger`; `half-range`);
 - a Transpose that moves the first axis to the last or last but one place, where a product reads it
   (`target`): ONNX Runtime from 1.19 or 1.23 on ends while it loads these two;
@@ -207,6 +208,7 @@ fn maxima(options: &Options) -> Result<Maxima> {
             Error::input(format!("option `peak` is `{given}`; expected NAME=NUMBER"))
         })?;
         maxima.record(name, most);
+        maxima.record_others_fit();
     }
     Ok(maxima)
 }
