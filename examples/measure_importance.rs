@@ -76,7 +76,13 @@ struct Importance {
 }
 
 impl Visitor for Importance {
-    fn activations(&mut self, group: usize, rows: &[f32], _: Option<&[f32]>) -> onnxq::Result<()> {
+    fn activations(
+        &mut self,
+        group: usize,
+        _: usize,
+        rows: &[f32],
+        _: Option<&[f32]>,
+    ) -> onnxq::Result<()> {
         let sums = &mut self.sums[group];
         for row in rows.chunks(sums.len()) {
             for (sum, &x) in sums.iter_mut().zip(row) {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::{
-    GroupWeight, Options, Sequence, Site, Sites, Visitor,
-    spill::{Place, Spill},
+    GroupWeight, Options, Sequence, Visitor,
+    site::Planned,
+    spill::{Spill, Spilled, take, take_f64, take_u64},
 };
 use crate::{
     engine::Engine,
@@ -70,12 +71,8 @@ pub fn choose(
     options: Options<'_>,
     tell: &mut dyn FnMut(u64, u64, &str),
 ) -> Result<Chosen> {
-    let planned = |site: &Site| {
-        let key = WeightKey::of(model, &site.matrix);
-        plan.iter().any(|(k, _)| *k == key)
-    };
-    let mut sites = Sites::of(model)?.sites;
-    sites.retain(planned);
+    let planned = Planned::new(plan);
+    let sites = planned.sites(model)?;
     let cross = matches!(wanted, Wanted::Codes(gptq) if gptq.alpha > 0.0);
     let key = match wanted {
         Wanted::Importance => "importance".to_owned(),
@@ -94,7 +91,7 @@ pub fn choose(
         weights: group
             .weights
             .iter()
-            .map(|w| Target::of(model, w, plan))
+            .map(|w| Target::of(model, w, &planned))
             .collect(),
         hessian: None,
         cross: None,
@@ -119,14 +116,14 @@ struct Target {
 }
 
 impl Target {
-    fn of(model: &Model, weight: &GroupWeight, plan: &[(WeightKey, BlockSpec)]) -> Target {
+    fn of(model: &Model, weight: &GroupWeight, planned: &Planned) -> Target {
         let mut keys: Vec<(WeightKey, BlockSpec)> = Vec::new();
         for site in &weight.sites {
             let key = WeightKey::of(model, &site.matrix);
-            let planned = plan.iter().filter(|(k, _)| *k == key);
-            for entry in planned {
-                if !keys.contains(entry) {
-                    keys.push(entry.clone());
+            for &spec in planned.specs(&key) {
+                let entry = (key.clone(), spec);
+                if !keys.contains(&entry) {
+                    keys.push(entry);
                 }
             }
         }
@@ -160,7 +157,7 @@ struct Found {
 
 /// Codes in the spill file.
 struct Blocks {
-    places: [Place; 3],
+    spilled: Spilled,
     losses: [f64; 2],
 }
 
@@ -172,7 +169,13 @@ struct Chooser<'a> {
 }
 
 impl Visitor for Chooser<'_> {
-    fn activations(&mut self, group: usize, rows: &[f32], float: Option<&[f32]>) -> Result<()> {
+    fn activations(
+        &mut self,
+        group: usize,
+        _: usize,
+        rows: &[f32],
+        float: Option<&[f32]>,
+    ) -> Result<()> {
         let group = &mut self.groups[group];
         let k = group.k;
         let refused = |e: StatisticsError| Error::input(e.to_string());
@@ -287,11 +290,7 @@ fn quantize(
             decoded = Some(buffers.decode(spec, n, k));
         }
         blocks.push(Blocks {
-            places: [
-                spill.push(&buffers.codes)?,
-                spill.push(&buffers.scales)?,
-                spill.push(&buffers.zero_points)?,
-            ],
+            spilled: spill.keep(&buffers)?,
             losses,
         });
     }
@@ -313,12 +312,7 @@ impl Chooser<'_> {
                     }
                     let blocks = found.blocks.get(i).map(|b| &b[j]);
                     if let Some(blocks) = blocks {
-                        let [codes, scales, zero_points] = blocks.places;
-                        let made = crate::weights::Blocks {
-                            codes: codes.of(&file),
-                            scales: scales.of(&file),
-                            zero_points: (!spec.symmetric()).then(|| zero_points.of(&file)),
-                        };
+                        let made = blocks.spilled.of(&file);
                         calibrated.blocks.insert((key.clone(), *spec), made);
                     }
                     choices.push(Choice {
@@ -345,10 +339,7 @@ impl Found {
         out.extend(importance.iter().flat_map(|x| x.to_le_bytes()));
         for blocks in self.blocks.iter().flatten() {
             out.extend(blocks.losses.iter().flat_map(|x| x.to_le_bytes()));
-            for place in blocks.places {
-                out.extend(place.len.to_le_bytes());
-                out.extend(spill.read(place)?);
-            }
+            spill.save(blocks.spilled, &mut out)?;
         }
         Ok(out)
     }
@@ -357,8 +348,8 @@ impl Found {
     /// something else.
     fn read(saved: &[u8], weights: &[usize], spill: &mut Spill) -> Option<Found> {
         let mut rest = saved;
-        let rows = u64::from_le_bytes(take(&mut rest, 8)?.try_into().ok()?);
-        let len = u64::from_le_bytes(take(&mut rest, 8)?.try_into().ok()?);
+        let rows = take_u64(&mut rest)?;
+        let len = take_u64(&mut rest)?;
         let importance = take(&mut rest, usize::try_from(len).ok()?.checked_mul(4)?)?;
         let floats = importance.as_chunks().0.iter();
         let floats: Arc<[f32]> = floats.map(|b| f32::from_le_bytes(*b)).collect();
@@ -366,18 +357,10 @@ impl Found {
         for &specs in weights {
             let mut own = Vec::new();
             for _ in 0..specs {
-                let mut losses = [0.0; 2];
-                for loss in &mut losses {
-                    *loss = f64::from_le_bytes(take(&mut rest, 8)?.try_into().ok()?);
-                }
-                let mut places = [Place::default(); 3];
-                for place in &mut places {
-                    let len = u64::from_le_bytes(take(&mut rest, 8)?.try_into().ok()?);
-                    *place = spill
-                        .push(take(&mut rest, usize::try_from(len).ok()?)?)
-                        .ok()?;
-                }
-                own.push(Blocks { places, losses });
+                own.push(Blocks {
+                    losses: [take_f64(&mut rest)?, take_f64(&mut rest)?],
+                    spilled: spill.restore(&mut rest)?,
+                });
             }
             blocks.push(own);
         }
@@ -387,11 +370,4 @@ impl Found {
             blocks,
         })
     }
-}
-
-/// Cuts `len` bytes off `rest`.
-fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
-    let (taken, after) = rest.split_at_checked(len)?;
-    *rest = after;
-    Some(taken)
 }

@@ -64,7 +64,7 @@ pub use choose::{Choice, Chosen, Wanted, choose};
 pub use group::{Group, GroupWeight};
 pub use sequence::Sequence;
 pub use site::{Activation, Site, Sites, Terms};
-pub use survey::{Candidate, Unit, survey};
+pub use survey::{Candidate, Unit, UnitWeight, is_held_out, survey};
 
 use crate::{engine::LoadOptions, error::Result};
 
@@ -88,14 +88,19 @@ pub struct Options<'a> {
 
 /// Looks at activations, and makes new weights.
 pub trait Visitor {
-    /// More rows of the activations of a group, `[rows, k]`: those of one item, or a part of
-    /// them. `float_rows` are the same rows in the model as it was, with [`Options::float_rows`].
+    /// More rows of the activations of a group, `[rows, k]`: those of item number `item`, or a part
+    /// of them. `float_rows` are the same rows in the model as it was, with [`Options::float_rows`].
     /// Rows of tokens that an attention mask masks out are left out.
     ///
     /// # Errors
     /// Whatever ends the run.
-    fn activations(&mut self, group: usize, rows: &[f32], float_rows: Option<&[f32]>)
-    -> Result<()>;
+    fn activations(
+        &mut self,
+        group: usize,
+        item: usize,
+        rows: &[f32],
+        float_rows: Option<&[f32]>,
+    ) -> Result<()>;
 
     /// The new elements of each weight of a group, `[n, k]`, of whose activations there were so
     /// many rows; `None` leaves a weight as it was. Elements are rounded to the type of the

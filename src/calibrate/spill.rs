@@ -1,15 +1,12 @@
 //! Results that are too large for memory together, in a file without a name.
 
-use std::{
-    fs::File,
-    io::{Seek, SeekFrom, Write},
-    path::Path,
-    sync::Arc,
-};
+use std::{fs::File, io::Write, path::Path, sync::Arc};
 
 use crate::{
     error::{Error, Result},
     ir::{Data, SourceFile},
+    quant::Buffers,
+    weights::Blocks,
 };
 
 /// What messages call it.
@@ -22,19 +19,35 @@ pub(super) struct Spill {
 }
 
 /// A range of it.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Place {
+#[derive(Clone, Copy)]
+struct Place {
     offset: u64,
-    pub(super) len: u64,
+    len: u64,
 }
 
 impl Place {
     /// It, in the finished file.
-    pub(super) fn of(self, file: &Arc<SourceFile>) -> Data {
+    fn of(self, file: &Arc<SourceFile>) -> Data {
         Data::File {
             file: file.clone(),
             offset: self.offset,
             len: self.len,
+        }
+    }
+}
+
+/// Codes, scales and zero points in the file.
+#[derive(Clone, Copy)]
+pub(super) struct Spilled([Place; 3]);
+
+impl Spilled {
+    /// They, in the finished file.
+    pub(super) fn of(self, file: &Arc<SourceFile>) -> Blocks {
+        let [codes, scales, zero_points] = self.0;
+        Blocks {
+            codes: codes.of(file),
+            scales: scales.of(file),
+            zero_points: (zero_points.len > 0).then(|| zero_points.of(file)),
         }
     }
 }
@@ -45,8 +58,35 @@ impl Spill {
         Ok(Spill { file, len: 0 })
     }
 
+    /// Appends codes, scales and zero points.
+    pub(super) fn keep(&mut self, buffers: &Buffers) -> Result<Spilled> {
+        Ok(Spilled([
+            self.push(&buffers.codes)?,
+            self.push(&buffers.scales)?,
+            self.push(&buffers.zero_points)?,
+        ]))
+    }
+
+    /// Adds to `out` what [`Spill::restore`] reads.
+    pub(super) fn save(&self, spilled: Spilled, out: &mut Vec<u8>) -> Result<()> {
+        for place in spilled.0 {
+            out.extend(place.len.to_le_bytes());
+            out.extend(self.read(place)?);
+        }
+        Ok(())
+    }
+
+    /// Cuts what [`Spill::save`] has written off `saved`; `None` when it is something else.
+    pub(super) fn restore(&mut self, saved: &mut &[u8]) -> Option<Spilled> {
+        let mut place = || {
+            let len = usize::try_from(take_u64(saved)?).ok()?;
+            self.push(take(saved, len)?).ok()
+        };
+        Some(Spilled([place()?, place()?, place()?]))
+    }
+
     /// Appends `bytes`.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Place> {
+    fn push(&mut self, bytes: &[u8]) -> Result<Place> {
         self.file.write_all(bytes).map_err(failed)?;
         let place = Place {
             offset: self.len,
@@ -57,7 +97,7 @@ impl Spill {
     }
 
     /// The bytes at `place`.
-    pub(super) fn read(&self, place: Place) -> Result<Vec<u8>> {
+    fn read(&self, place: Place) -> Result<Vec<u8>> {
         let file = self.file.try_clone().map_err(failed)?;
         let source = SourceFile::of(file, Path::new(NAME))?;
         let mut bytes = vec![0; place.len as usize];
@@ -66,10 +106,28 @@ impl Spill {
     }
 
     /// The whole file, to be read.
-    pub(super) fn finish(mut self) -> Result<Arc<SourceFile>> {
-        self.file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    pub(super) fn finish(self) -> Result<Arc<SourceFile>> {
         Ok(Arc::new(SourceFile::of(self.file, Path::new(NAME))?))
     }
+}
+
+/// Cuts `len` bytes off `rest`.
+pub(super) fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+    let (taken, after) = rest.split_at_checked(len)?;
+    *rest = after;
+    Some(taken)
+}
+
+/// Cuts a number off `rest`.
+pub(super) fn take_u64(rest: &mut &[u8]) -> Option<u64> {
+    let (bytes, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some(u64::from_le_bytes(*bytes))
+}
+
+/// Cuts a number off `rest`.
+pub(super) fn take_f64(rest: &mut &[u8]) -> Option<f64> {
+    take_u64(rest).map(f64::from_bits)
 }
 
 fn failed(error: std::io::Error) -> Error {

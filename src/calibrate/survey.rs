@@ -1,6 +1,10 @@
 //! What each way to quantize a weight would do to its products.
 
-use super::{Group, Options, Sequence, Site, Sites, Visitor};
+use super::{
+    Group, Options, Sequence, Visitor,
+    site::Planned,
+    spill::{Spill, Spilled, take_f64},
+};
 use crate::{
     engine::Engine,
     error::{Error, Result},
@@ -8,9 +12,9 @@ use crate::{
     ir::Model,
     quant::{
         BlockSpec, Buffers,
-        gptq::{GptqOptions, Hessian, Objective, Scales, StatisticsError},
+        gptq::{GptqOptions, Hessian, Objective, Scales, StatisticsError, weighted_loss},
     },
-    weights::{MatrixView, WeightKey},
+    weights::{Blocks, MatrixView, WeightKey},
 };
 
 /// Weights that are multiplied by the same, and are quantized alike.
@@ -18,21 +22,47 @@ use crate::{
 pub struct Unit {
     /// What messages call it.
     pub name: String,
-    /// The weights, and their matrices.
-    pub weights: Vec<(WeightKey, MatrixView)>,
-    /// For each candidate the squared error of the products, summed over results and averaged over
-    /// tokens, by plain rounding and by GPTQ; `None` where not all weights can be quantized
-    /// so. Without activations it is that of the weights themselves.
-    pub errors: Vec<Option<[f64; 2]>>,
+    /// The weights.
+    pub weights: Vec<UnitWeight>,
+    /// The squares of the products, summed over results and averaged over tokens. Without activations, those of
+    /// the weights.
+    pub power: f64,
+    /// For each candidate the squared error that it makes in them; `None` where not all weights can be
+    /// quantized so.
+    pub errors: Vec<Option<f64>>,
+    /// Which of the candidates made the codes of the weights: the first that can.
+    pub reference: Option<usize>,
+}
+
+/// A weight of a [`Unit`].
+#[derive(Clone, Debug)]
+pub struct UnitWeight {
+    /// Its key.
+    pub key: WeightKey,
+    /// Its matrix.
+    pub matrix: MatrixView,
+    /// What the reference makes of it.
+    pub codes: Option<(BlockSpec, Blocks)>,
 }
 
 /// Of a candidate: how it quantizes each weight that it can.
 pub type Candidate = Vec<(WeightKey, BlockSpec)>;
 
+/// Of so many items one is kept from the choice of codes, and errors are measured on it: on the items that
+/// codes are fitted to, they look better than they are, and the more so the fewer bits there are.
+const HELD_OUT: usize = 4;
+
+/// Whether item number `item` is one that codes are not fitted to.
+pub fn is_held_out(item: usize) -> bool {
+    item % HELD_OUT == HELD_OUT - 1
+}
+
 /// Runs `model` over `items` and finds the errors of all weights that one of the `candidates` quantizes, by
-/// each of them. Weights before a weight are as they were.
+/// each of them, with codes by [`gptq`](crate::quant::gptq::gptq()) (its first part alone: which candidate is
+/// better shows already). Weights before a weight are as they were. Errors are those on every fourth item, and codes
+/// are chosen on the others; with fewer than four items, both on all.
 ///
-/// Memory: as [`choose`](super::choose()).
+/// Memory: as [`choose`](super::choose()), with twice the statistics. Codes go to a file without a name.
 ///
 /// # Errors
 /// As [`Sequence::run`]; a weight cannot be quantized.
@@ -44,12 +74,7 @@ pub fn survey(
     options: Options<'_>,
     tell: &mut dyn FnMut(u64, u64, &str),
 ) -> Result<Vec<Unit>> {
-    let planned = |site: &Site| {
-        let key = WeightKey::of(model, &site.matrix);
-        candidates.iter().flatten().any(|(k, _)| *k == key)
-    };
-    let mut sites = Sites::of(model)?.sites;
-    sites.retain(planned);
+    let sites = Planned::new(candidates.iter().flatten()).sites(model)?;
     let key = format!("survey {candidates:?}");
     let options = Options {
         key: &key,
@@ -57,84 +82,157 @@ pub fn survey(
     };
     let mut sequence = Sequence::new(engine, model, sites, items, options)?;
     let unit = |group: &Group| {
-        let sites = group.weights.iter().map(|w| &w.sites[0].matrix);
-        let weights = sites.map(|m| (WeightKey::of(model, m), m.clone()));
-        Unit {
-            name: group.name.clone(),
-            weights: weights.collect(),
-            errors: Vec::new(),
+        let matrices = group.weights.iter().map(|w| &w.sites[0].matrix);
+        let weight = |matrix: &MatrixView| UnitWeight {
+            key: WeightKey::of(model, matrix),
+            matrix: matrix.clone(),
+            codes: None,
+        };
+        Surveyed {
+            unit: Unit {
+                name: group.name.clone(),
+                weights: matrices.map(weight).collect(),
+                power: 0.0,
+                errors: Vec::new(),
+                reference: None,
+            },
+            fitted: None,
+            held_out: None,
+            spilled: Vec::new(),
         }
     };
     let mut surveyor = Surveyor {
-        units: sequence.groups().iter().map(unit).collect(),
-        hessians: sequence.groups().iter().map(|_| None).collect(),
-        candidates,
+        groups: sequence.groups().iter().map(unit).collect(),
+        candidates: candidates
+            .iter()
+            .map(|c| Planned::new(c.as_slice()))
+            .collect(),
+        spill: Spill::new()?,
         tell,
     };
     sequence.run(&mut surveyor)?;
-    Ok(surveyor.units)
+    surveyor.finished()
 }
 
 struct Surveyor<'a> {
-    units: Vec<Unit>,
-    hessians: Vec<Option<Hessian>>,
-    candidates: &'a [Candidate],
+    groups: Vec<Surveyed>,
+    candidates: Vec<Planned<'a>>,
+    spill: Spill,
     tell: &'a mut dyn FnMut(u64, u64, &str),
 }
 
+/// A unit, while its activations come and after.
+struct Surveyed {
+    unit: Unit,
+    fitted: Option<Hessian>,
+    held_out: Option<Hessian>,
+    /// Of each weight, what the reference makes of it.
+    spilled: Vec<Spilled>,
+}
+
+impl Surveyed {
+    fn k(&self) -> usize {
+        self.unit.weights[0].matrix.k as usize
+    }
+}
+
 impl Visitor for Surveyor<'_> {
-    fn activations(&mut self, group: usize, rows: &[f32], _: Option<&[f32]>) -> Result<()> {
-        let k = self.units[group].weights[0].1.k as usize;
-        let hessian = self.hessians[group].get_or_insert_with(|| Hessian::new(k));
+    fn activations(
+        &mut self,
+        group: usize,
+        item: usize,
+        rows: &[f32],
+        _: Option<&[f32]>,
+    ) -> Result<()> {
+        let group = &mut self.groups[group];
+        let k = group.k();
+        let hessian = match is_held_out(item) {
+            true => &mut group.held_out,
+            false => &mut group.fitted,
+        };
+        let hessian = hessian.get_or_insert_with(|| Hessian::new(k));
         let refused = |e: StatisticsError| Error::input(e.to_string());
         hessian.add(rows).map_err(refused)
     }
 
     fn finish(&mut self, group: usize, _: u64) -> Result<Vec<Option<Vec<f32>>>> {
-        let unit = &mut self.units[group];
-        let k = unit.weights[0].1.k as usize;
-        let hessian = self.hessians[group]
-            .take()
-            .unwrap_or_else(|| Hessian::new(k));
-        // The first part of GPTQ alone: which candidate is better shows already.
+        let group = &mut self.groups[group];
+        let k = group.k();
+        let fitted = group.fitted.take().unwrap_or_else(|| Hessian::new(k));
+        let held_out = group.held_out.take();
+        let judge = held_out.as_ref().unwrap_or(&fitted);
         let options = GptqOptions {
             scales: Scales::Search,
             refits: 0,
             ..GptqOptions::default()
         };
-        let objective = Objective::new(&hessian, None, &options);
-        unit.errors = vec![Some([0.0; 2]); self.candidates.len()];
-        for (key, matrix) in &unit.weights {
-            let elements = matrix.elements()?;
-            let errors = self.candidates.iter().zip(&mut unit.errors);
-            for (candidate, errors) in errors.filter(|(_, e)| e.is_some()) {
-                let Some((_, spec)) = candidate.iter().find(|(k, _)| k == key) else {
-                    *errors = None;
+        let objective = Objective::new(&fitted, None, &options);
+        let unit = &mut group.unit;
+        unit.reference = self.candidates.iter().position(|c| unit.has_all(c));
+        unit.errors = vec![None; self.candidates.len()];
+        for (i, candidate) in self.candidates.iter().enumerate() {
+            unit.errors[i] = unit.has_all(candidate).then_some(0.0);
+        }
+        for weight in &unit.weights {
+            let elements = weight.matrix.elements()?;
+            unit.power += loss(&elements, judge);
+            let errors = self.candidates.iter().zip(&mut unit.errors).enumerate();
+            for (i, (candidate, error)) in errors {
+                let (Some(error), [spec, ..]) = (error, candidate.specs(&weight.key)) else {
                     continue;
                 };
-                let one = one(&objective, spec, &elements, matrix.n as usize, k);
-                let one = one.map_err(|e| e.at(format!("weight `{}`", key.name)))?;
-                *errors = errors.map(|sum| [sum[0] + one[0], sum[1] + one[1]]);
+                let n = weight.matrix.n as usize;
+                let mut buffers = Buffers::new(spec, n, k);
+                let made = objective.quantize(spec, &elements, buffers.out());
+                made.map_err(|e| {
+                    Error::input(e.to_string()).at(format!("weight `{}`", weight.key.name))
+                })?;
+                let mut differences = buffers.decode(spec, n, k);
+                differences
+                    .iter_mut()
+                    .zip(&elements)
+                    .for_each(|(d, x)| *d -= x);
+                *error += loss(&differences, judge);
+                if unit.reference == Some(i) {
+                    group.spilled.push(self.spill.keep(&buffers)?);
+                }
             }
         }
         Ok(vec![None; unit.weights.len()])
     }
 
     fn save(&mut self, group: usize) -> Result<Vec<u8>> {
-        let errors = self.units[group].errors.iter();
-        let numbers = errors.flat_map(|e| e.unwrap_or([f64::NAN; 2]));
-        Ok(numbers.flat_map(f64::to_le_bytes).collect())
+        let Surveyed { unit, spilled, .. } = &self.groups[group];
+        let errors = unit.errors.iter().map(|e| e.unwrap_or(f64::NAN));
+        let numbers = errors.chain([unit.power]);
+        let mut saved = numbers.flat_map(f64::to_le_bytes).collect();
+        for spilled in spilled {
+            self.spill.save(*spilled, &mut saved)?;
+        }
+        Ok(saved)
     }
 
     fn restore(&mut self, group: usize, saved: &[u8]) -> Result<()> {
-        let numbers = saved.as_chunks::<8>().0.iter();
-        let numbers: Vec<f64> = numbers.map(|b| f64::from_le_bytes(*b)).collect();
-        if numbers.len() != 2 * self.candidates.len() {
-            return Err(Error::input("what was kept of it is cut short"));
-        }
-        let pairs = numbers.as_chunks::<2>().0.iter();
-        self.units[group].errors = pairs.map(|e| (!e[0].is_nan()).then_some(*e)).collect();
-        Ok(())
+        let Surveyed { unit, spilled, .. } = &mut self.groups[group];
+        unit.reference = self.candidates.iter().position(|c| unit.has_all(c));
+        let weights = if unit.reference.is_some() {
+            unit.weights.len()
+        } else {
+            0
+        };
+        let mut rest = saved;
+        let mut read = || {
+            for _ in &self.candidates {
+                let error = take_f64(&mut rest)?;
+                unit.errors.push((!error.is_nan()).then_some(error));
+            }
+            unit.power = take_f64(&mut rest)?;
+            for _ in 0..weights {
+                spilled.push(self.spill.restore(&mut rest)?);
+            }
+            rest.is_empty().then_some(())
+        };
+        read().ok_or_else(|| Error::input("what was kept of it is cut short"))
     }
 
     fn progress(&mut self, done: u64, total: u64, what: &str) {
@@ -142,16 +240,47 @@ impl Visitor for Surveyor<'_> {
     }
 }
 
-/// The errors of one weight by one specification.
-fn one(
-    objective: &Objective,
-    spec: &BlockSpec,
-    elements: &[f32],
-    n: usize,
-    k: usize,
-) -> Result<[f64; 2]> {
-    let mut buffers = Buffers::new(spec, n, k);
-    let report = objective.quantize(spec, elements, buffers.out());
-    let report = report.map_err(|e| Error::input(e.to_string()))?;
-    Ok([report.plain, report.loss])
+impl Surveyor<'_> {
+    fn finished(self) -> Result<Vec<Unit>> {
+        let file = self.spill.finish()?;
+        let mut units = Vec::new();
+        for Surveyed {
+            mut unit, spilled, ..
+        } in self.groups
+        {
+            for (weight, spilled) in unit.weights.iter_mut().zip(spilled) {
+                let specs = unit
+                    .reference
+                    .map(|r| self.candidates[r].specs(&weight.key));
+                weight.codes = specs.map(|specs| (specs[0], spilled.of(&file)));
+            }
+            units.push(unit);
+        }
+        Ok(units)
+    }
+}
+
+impl Unit {
+    /// The share that the errors of its reference have in the squares of the products.
+    pub fn share(&self) -> f64 {
+        let errors = self.reference.and_then(|r| self.errors[r]);
+        errors
+            .filter(|_| self.power > 0.0)
+            .map_or(0.0, |e| e / self.power)
+    }
+
+    /// Whether `candidate` quantizes all of its weights.
+    fn has_all(&self, candidate: &Planned<'_>) -> bool {
+        let mut weights = self.weights.iter();
+        weights.all(|w| !candidate.specs(&w.key).is_empty())
+    }
+}
+
+/// The squares of the products with `errors`; of themselves, where nothing is known of what they are
+/// multiplied by.
+fn loss(errors: &[f32], hessian: &Hessian) -> f64 {
+    match hessian.tokens() {
+        0 => errors.iter().map(|&x| f64::from(x) * f64::from(x)).sum(),
+        _ => weighted_loss(errors, hessian),
+    }
 }

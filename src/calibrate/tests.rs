@@ -89,7 +89,13 @@ impl Collect {
 }
 
 impl Visitor for Collect {
-    fn activations(&mut self, group: usize, rows: &[f32], float: Option<&[f32]>) -> Result<()> {
+    fn activations(
+        &mut self,
+        group: usize,
+        _: usize,
+        rows: &[f32],
+        float: Option<&[f32]>,
+    ) -> Result<()> {
         self.call()?;
         self.rows.entry(group).or_default().extend(rows);
         self.float

@@ -96,7 +96,7 @@ impl Sequence<'_> {
             let rows = rows.map_err(|e| at(item.at(e)))?;
             count += rows.len() as u64 / k;
             let float = self.options.float_rows.then_some(&*rows);
-            let shown = steps.visitor.activations(group, &rows, float);
+            let shown = steps.visitor.activations(group, item.number, &rows, float);
             shown.map_err(at)?;
         }
         Ok(count)
@@ -127,7 +127,10 @@ impl Sequence<'_> {
                     float.len()
                 )))));
             }
-            let shown = steps.visitor.activations(group, &rows, float.as_deref());
+            let shown = {
+                let visitor = &mut steps.visitor;
+                visitor.activations(group, number, &rows, float.as_deref())
+            };
             shown.map_err(at)?;
             steps.advance(&self.groups[group].name);
         }

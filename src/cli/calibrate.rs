@@ -35,7 +35,7 @@ pub(crate) struct CalibrateArgs {
     pub(crate) calibrate: Option<PathBuf>,
     /// How many windows of the text the model is run on; or `all`
     /// [example: --calibration-windows 64]
-    #[arg(long, value_name = "N", default_value = "32", value_parser = parse_count, requires = "calibrate")]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = parse_count, requires = "calibrate")]
     calibration_windows: Count,
     /// Where the calibration keeps what it has, so that a run which was interrupted goes on from there,
     /// and one that is repeated is done at once [default: nowhere;
@@ -157,7 +157,7 @@ impl Prepared<'_> {
         match found < self.window {
             false => Ok(()),
             true => Err(Error::input(format!(
-                "--calibrate: `{}` has {found} tokens, expected a window of {} at least; the default is 32 windows",
+                "--calibrate: `{}` has {found} tokens, expected a window of {} at least; the default is 64 windows",
                 self.file.display(),
                 self.window
             ))),

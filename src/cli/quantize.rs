@@ -9,11 +9,12 @@ use clap::{Args, ValueEnum};
 use onnxq::{
     Error, Result,
     calibrate::Wanted,
+    ir::DataType,
     mix::{Budget, Form, Recipe},
     pass::{Options, Pipeline},
     passes::REGISTRY,
     quant::gptq::GptqOptions,
-    target::Targets,
+    target::{self, Targets, Verdict, ZeroPoints},
     weights::Calibrated,
 };
 
@@ -47,13 +48,17 @@ pub(crate) struct QuantizeArgs {
     /// on most runtimes [default: 16, of 2 bits 32; example: --block-size 32]
     #[arg(long, value_name = "N", value_parser = ["16", "32", "64", "128", "256"])]
     block_size: Option<String>,
-    /// A zero point for each block, too: more accurate, a little larger [example: --asymmetric]
+    /// A zero point for each block, too, or for each activation of 8 bits: more accurate, a little larger
+    /// [default: for codes of 2 and 4 bits, unless a target takes none; example: --asymmetric]
     #[arg(long)]
     asymmetric: bool,
+    /// No zero points: a sixteenth smaller, for runtimes that take none [example: --symmetric]
+    #[arg(long, conflicts_with = "asymmetric")]
+    symmetric: bool,
     /// How the codes of q2 and q4 are chosen: by the range of each block (rtn), by its least weighted
     /// squared error (mse), by half-quadratic quantization (hqq), and with --calibrate by that error
     /// weighted with the activations (imatrix) or by the error of the products (gptq)
-    /// [default: rtn, with --calibrate gptq; example: --method mse]
+    /// [default: mse, with --calibrate gptq; example: --method rtn]
     #[arg(long, value_name = "NAME", value_parser = ["rtn", "mse", "hqq", "imatrix", "gptq"])]
     method: Option<String>,
     /// MatMulNBits' accuracy_level: 4 computes with int8 activations, which is faster on the CPU
@@ -99,10 +104,10 @@ pub(crate) struct QuantizeArgs {
     /// each counts is measured on --calibrate. What was decided is written beside the output, as a
     /// recipe [example: --budget 4.75bpw, or --budget 90MB]
     #[arg(long, value_name = "SIZE", requires = "calibrate",
-          conflicts_with_all = ["recipe", "bits", "block_size", "asymmetric", "format"])]
+          conflicts_with_all = ["recipe", "bits", "block_size", "asymmetric", "symmetric", "format"])]
     budget: Option<Budget>,
     /// Quantize each weight as this file says, which --budget wrote [example: --recipe model_q4.recipe.toml]
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["bits", "block_size", "asymmetric", "format", "method"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bits", "block_size", "asymmetric", "symmetric", "format", "method"])]
     recipe: Option<PathBuf>,
     #[command(flatten)]
     calibrate: CalibrateArgs,
@@ -183,7 +188,7 @@ pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
     Ok(status)
 }
 
-/// A method that needs no calibration: what a pipeline quantizes does not depend on it.
+/// The method where there is no calibration. What a pipeline quantizes does not depend on the method.
 const DATA_FREE: &str = "mse";
 
 /// What is decided before the passes run.
@@ -243,7 +248,7 @@ impl QuantizeArgs {
             // The codes of gptq are for the operators of ONNX Runtime.
             (None, None, Some(_)) if self.format.as_deref() == Some("qdq") => "imatrix",
             (None, None, Some(_)) => "gptq",
-            (None, None, None) => "rtn",
+            (None, None, None) => DATA_FREE,
         }
     }
 
@@ -261,14 +266,34 @@ impl QuantizeArgs {
             // Blocks of 16 have no fast kernel for 2 bits.
             let block = if bits == 2 { "32" } else { "16" };
             let block = self.block_size.as_deref().unwrap_or(block);
+            let block = block.parse().expect("a number, by its declaration");
             let form = Form {
                 bits,
-                block: block.parse().expect("a number, by its declaration"),
-                asymmetric: self.asymmetric,
+                block,
+                asymmetric: self.has_zero_points(dtype, bits, block)?,
             };
-            Blocks::Alike(form, method)
+            Ok(Blocks::Alike(form, method))
         };
-        Ok(self.bits_of(dtype)?.map(alike))
+        self.bits_of(dtype)?.map(alike).transpose()
+    }
+
+    /// Whether blocks of `dtype` get zero points.
+    fn has_zero_points(&self, dtype: Dtype, bits: u8, block: usize) -> Result<bool> {
+        // Codes of 8 bits have more levels than they need.
+        if self.asymmetric || self.symmetric || bits == 8 {
+            return Ok(self.asymmetric);
+        }
+        let float = match dtype.is_half() {
+            true => DataType::Float16,
+            false => DataType::Float,
+        };
+        let level = self.accuracy_level.as_ref();
+        let level = level.map_or(0, |l| l.parse().expect("a digit, by its declaration"));
+        let zero_points = ZeroPoints::Codes;
+        let form = target::Form::matmul_nbits(bits.into(), block as i64, float, zero_points, level);
+        let targets = Targets::parse(self.target.iter().map(String::as_str))?;
+        let verdict = targets.verdict(&form);
+        Ok(matches!(verdict, Verdict::Runs | Verdict::Slow(_)))
     }
 
     /// Runs the model as far as that is needed to decide.
@@ -422,6 +447,7 @@ impl QuantizeArgs {
                 half,
                 "fp16, q2f16 or q4f16",
             ),
+            ("--symmetric", self.symmetric, blocks, in_blocks),
             (
                 "--asymmetric",
                 self.asymmetric,

@@ -1,6 +1,9 @@
 //! How much a language model changes when single weights do.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use super::{
     Tokens, Windows,
@@ -21,8 +24,10 @@ pub type Replacement = Vec<(ValueId, Array)>;
 pub struct SensitivityOptions<'a> {
     /// The text.
     pub tokens: &'a Tokens,
-    /// How much of it.
+    /// How it is cut into windows.
     pub windows: Windows,
+    /// Numbers of those that are fed.
+    pub chosen: &'a [usize],
     /// How the engine loads the model.
     pub load: LoadOptions,
     /// Set to stop.
@@ -31,24 +36,29 @@ pub struct SensitivityOptions<'a> {
 
 /// The mean Kullback-Leibler divergence, in nats, of the next-token distributions of `model` from themselves,
 /// when the initializers of the main graph in a replacement have its elements: one number for each of
-/// `count`, which `replacement` makes.
+/// `units`, in their order, of which `replacement` makes the elements and `found` gets the number.
 ///
 /// ONNX Runtime loads the model once, with its weights as inputs that have defaults; other engines load
 /// it for each replacement.
 ///
 /// # Errors
 /// It is no causal language model; the engine cannot run it; a value is no initializer of the main
-/// graph; a distribution has numbers that are none; it was cancelled.
+/// graph; a distribution has numbers that are none; it was cancelled; whatever `replacement` or `found`
+/// ends it with.
 pub fn sensitivities(
     engine: &dyn Engine,
     model: &Model,
     options: &SensitivityOptions<'_>,
-    count: usize,
+    units: Range<usize>,
     replacement: &mut dyn FnMut(usize) -> Result<Replacement>,
-) -> Result<Vec<f64>> {
+    found: &mut dyn FnMut(f64) -> Result<()>,
+) -> Result<()> {
+    if units.is_empty() {
+        return Ok(());
+    }
     let windows = options.tokens.windows(options.windows)?;
-    let part = |i: usize| Part::new(&windows, i..i + 1, 0..windows[i].ids.len());
-    let parts: Vec<Part<'_>> = (0..windows.len()).map(part).collect();
+    let part = |&i: &usize| Part::new(&windows, i..i + 1, 0..windows[i].ids.len());
+    let parts: Vec<Part<'_>> = options.chosen.iter().map(part).collect();
     // rten does not take another value for what has one.
     let once = engine.name() == "onnxruntime";
     let open = if once { opened(model) } else { model.clone() };
@@ -63,8 +73,7 @@ pub fn sensitivities(
         parts.iter().map(|part| run(lm, part)).collect()
     };
     let base = rows(&mut lm)?;
-    let mut found = Vec::with_capacity(count);
-    for unit in 0..count {
+    for unit in units {
         if options.cancel.is_some_and(|c| c.load(Ordering::Relaxed)) {
             return Err(Error::new(ErrorKind::Cancelled, "interrupted"));
         }
@@ -85,9 +94,9 @@ pub fn sensitivities(
         let pairs = parts.iter().zip(base.iter().zip(&other));
         let compared = pairs.flat_map(|(part, (base, other))| compare(part, base, other));
         let klds: Vec<f64> = compared.map(|c: Compared| c.kld()).collect();
-        found.push(klds.iter().sum::<f64>() / klds.len() as f64);
+        found(klds.iter().sum::<f64>() / klds.len() as f64)?;
     }
-    Ok(found)
+    Ok(())
 }
 
 /// `model` with its initializers as inputs that have defaults.

@@ -2,15 +2,14 @@
 
 use std::str::FromStr;
 
-use super::{Allocation, Entry, Form, Way, allocate};
+use super::{Allocation, Entry, Form, Way, allocate, log::Log};
 use crate::{
-    calibrate::{Candidate, Options, Unit, survey},
+    calibrate::{Candidate, Options, Unit, UnitWeight, is_held_out, survey},
     engine::{Array, Engine, Signature},
     error::{Error, Result},
-    eval::{Items, Replacement, SensitivityOptions, Windows, sensitivities},
+    eval::{Items, Replacement, SensitivityOptions, Tokens, Windows, sensitivities},
     ir::{DataType, Model, ValueId},
-    quant::{BlockSpec, Buffers, Matrix, ScaleType, Source, quantize_rows},
-    weights::{MatrixView, source_tensor},
+    weights::source_tensor,
 };
 
 /// A limit of size.
@@ -52,10 +51,8 @@ const fn form(bits: u8, block: usize, asymmetric: bool) -> Form {
 /// Windows that divergences are measured on.
 const WINDOWS: usize = 2;
 
-/// What divergences are measured with: it costs enough to be told from rounding errors.
-const REFERENCE: usize = 1;
-
-/// The forms that are tried. 8 bits are as good as float.
+/// The forms that are tried: divergences are measured with the first that a weight can have. 8 bits are
+/// as good as float.
 const FORMS: [Form; 6] = [
     form(4, 16, true),
     form(4, 32, true),
@@ -94,14 +91,15 @@ pub struct Choices<'a> {
 /// What is known of the units of a model.
 pub struct Measured {
     units: Vec<Unit>,
-    /// Divergence of the model when one unit is rounded by the reference form.
+    /// Divergence of the model when one unit has the codes of its reference.
     divergences: Vec<f64>,
 }
 
 impl Choices<'_> {
-    /// Measures what each form of each unit costs: the errors of its products on all of `items`, and the
-    /// divergence of the whole model, where that is a causal language model, on the first two
-    /// windows. `tell` is told how far it is: steps done, of how many, and at what.
+    /// Measures what each form of each unit costs: the errors of its products, and the divergence of the
+    /// whole model with one of them, where that is a causal language model, both on items that the codes
+    /// are not fitted to. Of other models the share of the errors in the products counts, alike for all units.
+    /// `tell` is told how far it is: steps done, of how many, and at what.
     ///
     /// # Errors
     /// As [`survey`] and [`sensitivities`].
@@ -113,48 +111,67 @@ impl Choices<'_> {
         tell: &mut dyn FnMut(u64, u64, &str),
     ) -> Result<Measured> {
         let units = survey(engine, self.model, items, &self.candidates, options, tell)?;
-        let count = units.len();
         let divergences = match items {
             Items::Texts { tokens, window, .. } if Signature::of(self.model).is_causal_lm() => {
-                let options = SensitivityOptions {
-                    tokens,
-                    windows: Windows {
-                        window,
-                        stride: window,
-                        limit: Some(WINDOWS),
-                    },
-                    load: options.load,
-                    cancel: options.cancel,
+                let windows = Windows {
+                    window,
+                    stride: window,
+                    limit: None,
                 };
-                let mut rounded = |unit: usize| {
-                    tell(unit as u64, count as u64, &units[unit].name);
-                    let weights = units[unit].weights.iter();
-                    let new = weights.map(|(_, matrix)| self.rounded(matrix));
-                    new.collect::<Result<Replacement>>()
-                };
-                sensitivities(engine, self.model, &options, count, &mut rounded)?
+                self.divergences(engine, &units, tokens, windows, options, tell)?
             }
-            // Of other models nothing but the products is known: each unit counts alike.
-            _ => vec![1.0; count],
+            _ => units.iter().map(Unit::share).collect(),
         };
         Ok(Measured { units, divergences })
     }
 
-    /// A weight after plain rounding by the reference form, as it is stored.
-    fn rounded(&self, matrix: &MatrixView) -> Result<(ValueId, Array)> {
-        let Form { bits, block, .. } = FORMS[REFERENCE];
-        let spec = BlockSpec::new(bits, block, false, ScaleType::F32);
-        let spec = spec.expect("it is one that there is");
+    /// The divergence of the model when one of `units` has the codes of its reference, for each of them, on windows
+    /// that these are not fitted to.
+    fn divergences(
+        &self,
+        engine: &dyn Engine,
+        units: &[Unit],
+        tokens: &Tokens,
+        windows: Windows,
+        options: Options<'_>,
+        tell: &mut dyn FnMut(u64, u64, &str),
+    ) -> Result<Vec<f64>> {
+        let all = 0..tokens.windows(windows)?.len();
+        let mut chosen: Vec<usize> = all.clone().filter(|&i| is_held_out(i)).collect();
+        if chosen.is_empty() {
+            chosen.extend(all);
+        }
+        chosen.truncate(WINDOWS);
+        let how = SensitivityOptions {
+            tokens,
+            windows,
+            chosen: &chosen,
+            load: options.load,
+            cancel: options.cancel,
+        };
+        let mut log = Log::open(options.folder)?;
+        log.numbers.truncate(units.len());
+        let mut coded = |unit: usize| {
+            tell(unit as u64, units.len() as u64, &units[unit].name);
+            let weights = units[unit].weights.iter();
+            let coded = weights.filter_map(|w| self.coded(w).transpose());
+            coded.collect::<Result<Replacement>>()
+        };
+        let left = log.numbers.len()..units.len();
+        sensitivities(engine, self.model, &how, left, &mut coded, &mut |x| {
+            log.push(x)
+        })?;
+        Ok(log.numbers)
+    }
+
+    /// A weight with the codes of its reference, as it is stored.
+    fn coded(&self, weight: &UnitWeight) -> Result<Option<(ValueId, Array)>> {
+        let UnitWeight { matrix, codes, .. } = weight;
+        let Some((spec, blocks)) = codes else {
+            return Ok(None);
+        };
         let (n, k) = (matrix.n as usize, matrix.k as usize);
-        let elements = matrix.elements()?;
-        let mut buffers = Buffers::new(&spec, n, k);
-        quantize_rows(
-            &spec,
-            Matrix::new(Source::F32(&elements), n, k),
-            buffers.out(),
-        )
-        .map_err(|e| Error::input(e.to_string()))?;
-        let elements = matrix.stored(buffers.decode(&spec, n, k));
+        let elements = matrix.stored(blocks.decode(spec, n, k)?);
         let root = matrix.weight.root;
         let name = &self.model.values[root].name;
         let tensor = source_tensor(self.model, root);
@@ -168,7 +185,7 @@ impl Choices<'_> {
         let array = array.ok_or_else(|| {
             Error::unsupported(format!("`{name}` of {}; expected float", tensor.dtype))
         })?;
-        Ok((root, array))
+        Ok(Some((root, array)))
     }
 
     /// The form of each weight within `budget`, and what it will cost.
@@ -179,7 +196,7 @@ impl Choices<'_> {
         let mut options: Vec<Vec<(usize, Way)>> = Vec::new();
         let mut elements = 0;
         for (unit, divergence) in measured.units.iter().zip(&measured.divergences) {
-            elements += unit.weights.iter().map(|(k, _)| k.n * k.k).sum::<u64>();
+            elements += unit.weights.iter().map(|w| w.key.n * w.key.k).sum::<u64>();
             options.push(self.ways(unit, *divergence));
         }
         let bits = match budget {
@@ -207,7 +224,7 @@ impl Choices<'_> {
         let mut entries = Vec::new();
         for ((unit, options), chosen) in measured.units.iter().zip(&options).zip(chosen) {
             let form = self.forms[options[chosen].0];
-            let entry = |(key, _): &(_, _)| Entry::new(key, form);
+            let entry = |w: &UnitWeight| Entry::new(&w.key, form);
             entries.extend(unit.weights.iter().map(entry));
         }
         Ok(Mix {
@@ -219,10 +236,11 @@ impl Choices<'_> {
 
     /// The forms that a unit can have, with what they cost.
     fn ways(&self, unit: &Unit, divergence: f64) -> Vec<(usize, Way)> {
-        let plain = unit.errors[REFERENCE].map_or(0.0, |e| e[0]);
+        let reference = unit.reference.and_then(|r| unit.errors[r]);
+        let reference = reference.unwrap_or_default();
         let way = |(i, candidate): (usize, &Candidate)| {
-            let error = unit.errors[i]?[1];
-            let bits = unit.weights.iter().map(|(key, _)| {
+            let error = unit.errors[i]?;
+            let bits = unit.weights.iter().map(|UnitWeight { key, .. }| {
                 let (_, spec) = candidate.iter().find(|(k, _)| k == key)?;
                 let (n, k) = (key.n as usize, key.k as usize);
                 let bytes =
@@ -230,8 +248,8 @@ impl Choices<'_> {
                 Some(bytes as u64 * 8)
             });
             let bits = bits.sum::<Option<u64>>()?;
-            let cost = match plain > 0.0 {
-                true => divergence * error / plain,
+            let cost = match reference > 0.0 {
+                true => divergence * error / reference,
                 false => 0.0,
             };
             Some((i, Way { bits, cost }))

@@ -8,6 +8,7 @@
 
 mod allocate;
 mod budget;
+mod log;
 mod recipe;
 
 pub use allocate::{Allocation, Way, allocate};

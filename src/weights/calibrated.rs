@@ -6,7 +6,7 @@ use super::{Layout, MatrixView};
 use crate::{
     error::{Error, Result},
     ir::{Data, Model},
-    quant::{BlockSpec, multiply_scales},
+    quant::{BlockSpec, Buffers, multiply_scales},
 };
 
 /// What tells the weights of a model apart: a constant, and how it is read as a matrix.
@@ -46,6 +46,20 @@ pub struct Blocks {
 }
 
 impl Blocks {
+    /// The elements, `[n, k]`.
+    ///
+    /// # Errors
+    /// The data cannot be read.
+    pub fn decode(&self, spec: &BlockSpec, n: usize, k: usize) -> Result<Vec<f32>> {
+        let read = |data: &Data| Ok::<_, Error>(data.read_all()?.to_vec());
+        let buffers = Buffers {
+            codes: read(&self.codes)?,
+            scales: read(&self.scales)?,
+            zero_points: self.zero_points.as_ref().map_or(Ok(Vec::new()), read)?,
+        };
+        Ok(buffers.decode(spec, n, k))
+    }
+
     /// With all scales multiplied by `factor`, and rows of codes of `row` bytes, which
     /// are no more than there are.
     ///

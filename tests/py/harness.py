@@ -157,6 +157,13 @@ def build_example(name: str, release: bool = False) -> str:
     return next(e for e in executables if e and name in Path(e).name)
 
 
+def plain(*args: object) -> tuple[object, ...]:
+    """`args` of `quantize`, by plain rounding and without zero points where they do not say."""
+    method = () if "--method" in args else ("--method", "rtn")
+    zero_points = () if {"--asymmetric", "--symmetric"} & {str(arg) for arg in args} else ("--symmetric",)
+    return (*method, *zero_points, *args)
+
+
 def save(model: onnx.ModelProto, path: Path) -> Path:
     path.write_bytes(model.SerializeToString(deterministic=True))
     return path

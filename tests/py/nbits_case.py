@@ -99,7 +99,7 @@ def check(case: Case, onnxq: harness.Onnxq) -> ModelProto:
     """Quantizes the case's model and checks all that it states. Returns what was written."""
     original = case.original()
     harness.save(original, onnxq.dir / "in.onnx")
-    onnxq.ok("quantize", "in.onnx", "-o", "out.onnx", "--json", "report.json", *BEFORE, *case.args)
+    onnxq.ok("quantize", "in.onnx", "-o", "out.onnx", "--json", "report.json", *BEFORE, *harness.plain(*case.args))
     written = dequant.load(onnxq.dir / "out.onnx")
     check_structure(case, original, written)
     # The checker knows no schema of com.microsoft, but names, order and scopes it does check.

@@ -9,6 +9,7 @@ from onnx import ModelProto
 from onnxruntime.capi import _pybind_state as kernels
 
 import dequant
+from harness import plain
 
 KERNELS = {
     2: kernels.quantize_matmul_2bits,
@@ -28,7 +29,7 @@ class Rule:
     def args(self) -> tuple[object, ...]:
         """The same, said to the compiler."""
         given = ("--bits", self.bits, "--block-size", self.block)
-        return given if self.symmetric else (*given, "--asymmetric")
+        return plain(*given) if self.symmetric else plain(*given, "--asymmetric")
 
     def __str__(self) -> str:
         return f"bits{self.bits}-block{self.block}-{'sym' if self.symmetric else 'asym'}"

@@ -58,10 +58,30 @@ def test_accuracy_level(level, bits, onnxq):
 
 
 def test_defaults(onnxq):
-    """4 bits, block 16, symmetric; `accuracy_level` is left out, as ONNX Runtime's quantizer does."""
-    [found] = dequant.quantized_weights(check(linear(random(64, 24)), onnxq))
-    assert (found.bits, found.block, found.zero_points) == (4, 16, None)
+    """4 bits, block 16, with zero points; `accuracy_level` is left out, as ONNX Runtime's quantizer does."""
+    w = random(64, 24)
+    found = quantize_by(onnxq, w)
+    assert (found.bits, found.block) == (4, 16)
     assert "accuracy_level" not in {attr.name for attr in found.node.attribute}
+    said = quantize_by(onnxq, w, "--method", "mse", "--asymmetric")
+    for one, other in [(found.codes, said.codes), (found.scales, said.scales), (found.zero_points, said.zero_points)]:
+        np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(found.scales, quantize_by(onnxq, w, "--method", "rtn").scales)
+
+
+def test_no_zero_points_where_they_are_not_taken(onnxq):
+    """rten refuses a MatMulNBits with zero points."""
+    assert quantize_by(onnxq, random(64, 24), "--target", "rten").zero_points is None
+    assert quantize_by(onnxq, random(64, 24), "--symmetric").zero_points is None
+    assert quantize_by(onnxq, random(64, 24), "--bits", "8").zero_points is None
+    onnxq.refuses("quantize", "in.onnx", "--symmetric", "--dtype", "int8", mentions=("--symmetric",))
+
+
+def quantize_by(onnxq, w: np.ndarray, *args: str) -> dequant.Quantized:
+    harness.save(linear(w).original(), onnxq.dir / "in.onnx")
+    onnxq.ok("quantize", "in.onnx", "-o", "out.onnx", *args)
+    [found] = dequant.quantized_weights(dequant.load(onnxq.dir / "out.onnx"), onnxq.dir)
+    return found
 
 
 @pytest.mark.parametrize("bits", [2, 8])
@@ -173,7 +193,7 @@ def test_transposed_and_shared_layouts_get_the_same_codes(onnxq):
     for name in "acd":
         b.output(name, (4, 24))
     harness.save(b.model(), onnxq.dir / "in.onnx")
-    onnxq.ok("quantize", "in.onnx", "-o", "out.onnx", "--no-clean")
+    onnxq.ok("quantize", "in.onnx", "-o", "out.onnx", "--no-clean", *Rule().args())
     found = dequant.quantized_weights(dequant.load(onnxq.dir / "out.onnx"))
     assert len(found) == 3
     for weight in found:

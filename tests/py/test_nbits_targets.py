@@ -79,7 +79,7 @@ def test_two_bits(onnxq: harness.Onnxq) -> None:
 
 def test_half(onnxq: harness.Onnxq) -> None:
     table = random(11, 64).astype(np.float16)
-    write(onnxq, embedding(table, 2, ids=TensorProto.INT32), *OLD)
+    write(onnxq, embedding(table, 2, ids=TensorProto.INT32), *rule_args(Rule()))
     ids = np.array([[0, 10, 3]], np.int32)
     (found,) = harness.run_model(onnxq.dir / "out.onnx", {"ids": ids}, opts=False).values()
     np.testing.assert_array_equal(found, decoded(table, Rule())[ids])
@@ -87,7 +87,7 @@ def test_half(onnxq: harness.Onnxq) -> None:
 
 def test_a_tied_table_is_still_stored_once(onnxq: harness.Onnxq) -> None:
     table = random(60, 64)
-    written, _ = write(onnxq, embedding(table, 2, head=True), *OLD)
+    written, _ = write(onnxq, embedding(table, 2, head=True), *rule_args(Rule()))
     large = [t.name for t in written.graph.initializer if np.prod(t.dims) > 64]
     assert sorted(large) == ["table_Q4", "table_scales"]
     ids = np.array([[0, 10, 3]])

@@ -59,14 +59,16 @@ def test_minilm(real_model, onnxq):
     # Six layers of six linears; tables for words, positions and token types.
     assert (count(counts, MATMUL), count(counts, GATHER)) == (36, 3)
     tokenizer = Tokenizer.from_file(str(real_model("minilm-tokenizer")))
+    # Each sentence is run by itself: the padding to 128 tokens that the file asks for would be read as words.
+    tokenizer.no_padding()
     sentences = [line.strip() for line in TEXT.replace("\n", " ").split(".") if line.strip()]
     plain = embed(source, tokenizer, sentences)
     found = embed(onnxq.dir / "out.onnx", tokenizer, sentences)
     similarity = (plain * found).sum(-1)
     print(f"{len(sentences)} sentences: cosine mean {similarity.mean():.4f}, least {similarity.min():.4f}")
-    # With the codes of ONNX Runtime's quantizer in all 39 places: mean 0.9116, least 0.8863.
-    assert similarity.mean() > 0.90
-    assert similarity.min() > 0.87
+    # Measured: mean 0.9803, least 0.9734; by plain rounding without zero points 0.9740 and 0.9620.
+    assert similarity.mean() > 0.977
+    assert similarity.min() > 0.965
 
 
 # --- glassllm, whose down projection has K = 341

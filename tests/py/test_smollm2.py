@@ -26,12 +26,12 @@ pytestmark = pytest.mark.real
 TEXT = Path(__file__).parent / "text" / "harbour.txt"
 CHUNK = 128  # tokens: six chunks, a few seconds a model on two cores
 
-# Measured with ONNX Runtime's own codes on every linear and on the table: divergence 0.3213,
-# same top-1 61.7 %, perplexity 37.879 -> 44.955 (times 1.187). The codes are the same ones, so
-# the room is for kernels of other machines and for the float16 form.
-DIVERGENCE = 0.34
-TOP1 = 0.59
-PERPLEXITY_RATIO = 1.21
+# Measured: divergence 0.2131, same top-1 72.1 %, perplexity 37.879 -> 41.928 (times 1.107); the float16 form
+# alike. The room is for kernels of other machines. Plain rounding, with ONNX Runtime's own codes on every linear and
+# on the table: 0.3213, 61.7 %, 44.955.
+DIVERGENCE = 0.225
+TOP1 = 0.70
+PERPLEXITY_RATIO = 1.125
 
 LINEARS = 30 * 7
 HEAD_AND_EMBEDDING = ("--exclude", "*lm_head*", "--exclude", "*embed_tokens*")
@@ -44,13 +44,13 @@ class Form:
     megabytes: int  # most that the quantized file may have
 
 
-# Block 16 with float32 scales takes 6 bits a weight, with float16 scales 5. 134.5 M weights are
-# 100.9 and 84.1 MB, and the graph of 3000 nodes adds less than 1 MB. A head that is a second copy
+# Block 16 with zero points and float32 scales takes 6.25 bits a weight, with float16 scales 5.25. 134.5 M
+# weights are 105.1 and 88.3 MB, and the graph of 3000 nodes adds less than 1 MB. A head that is a second copy
 # in the file is still stored once: it is the embedding, transposed.
 FORMS = [
-    Form("float", "smollm2", 108),
-    Form("float16", "smollm2-fp16", 88),
-    Form("duplicated_head", "smollm2-dup", 108),
+    Form("float", "smollm2", 107),
+    Form("float16", "smollm2-fp16", 90),
+    Form("duplicated_head", "smollm2-dup", 107),
 ]
 
 
@@ -99,7 +99,7 @@ def quantized_counts(path: Path) -> dict[str, int]:
 def test_same_codes_as_onnx_runtime_on_every_linear(model, real_model, onnxq):
     """All 210 matrices, bit for bit: the two tools write the same numbers."""
     source = real_model(model)
-    onnxq.ok("quantize", source, "-o", "out.onnx", *HEAD_AND_EMBEDDING)
+    onnxq.ok("quantize", source, "-o", "out.onnx", *harness.plain(*HEAD_AND_EMBEDDING))
     found = by_node(dequant.load(onnxq.dir / "out.onnx"), onnxq.dir)
     wanted = by_node(ort_quantizer.quantize_model(onnx.load(source), Rule(), ["/lm_head/MatMul"]))
     assert found.keys() == wanted.keys()
