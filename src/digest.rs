@@ -25,6 +25,11 @@ pub fn sha256(file: &SourceFile) -> Result<String> {
     Ok(hex(hash))
 }
 
+/// The SHA-256 of `bytes`, in lower-case hexadecimal.
+pub fn sha256_of(bytes: &[u8]) -> String {
+    hex(Sha256::new_with_prefix(bytes))
+}
+
 /// What `hash` comes to, in lower-case hexadecimal.
 pub(crate) fn hex(hash: Sha256) -> String {
     let digits = |byte: &u8| format!("{byte:02x}");

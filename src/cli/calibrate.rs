@@ -6,12 +6,12 @@ use clap::Args;
 use onnxq::{
     Error, Result,
     calibrate::{self, Choice, Options, Wanted},
-    digest::sha256,
-    engine::{Array, Engine, LoadOptions, read_tensors},
+    digest::{sha256, sha256_of},
+    engine::{Array, Engine, LoadOptions, Signature, read_tensors},
     eval::{self, Items, Tokens, Windows},
     ir::{Model, SourceFile},
     maxima::Maxima,
-    mix::{Budget, Calibration, Choices, Form, Mix, Recipe},
+    mix::{Budget, Calibration, Choices, Form, Measured, Mix, Recipe},
     onnx::{self, ExternalData},
     pass::{PassManager, Pipeline, QuantizedWeight},
     passes::REGISTRY,
@@ -20,6 +20,7 @@ use onnxq::{
 
 use super::{
     Cx, ReadArgs,
+    check::Spare,
     context::at_file,
     engine_args::EngineArgs,
     text_args::{Count, TextArgs, parse_count},
@@ -225,7 +226,9 @@ impl Prepared<'_> {
         }
         let steps = cx.steps();
         let name = self.file.display().to_string();
-        let folder = self.folder("codes");
+        // Codes of another plan are another calibration.
+        let plan = format!("{wanted:?} {weights:?}");
+        let folder = self.folder(&format!("codes-{}", &sha256_of(plan.as_bytes())[..12]));
         let chosen = calibrate::choose(
             &*self.engine,
             &self.model,
@@ -245,21 +248,21 @@ impl Prepared<'_> {
         Ok(chosen.calibrated)
     }
 
-    /// The form of each weight within `budget`; `pipeline` quantizes all that can be in one form.
-    pub(crate) fn mix(
+    /// What each form of each weight costs; `pipeline` quantizes all that can be in one form.
+    pub(crate) fn survey(
         &self,
-        budget: Budget,
+        forms: &'static [Form],
         pipeline: &dyn Fn(Form) -> Result<Pipeline>,
         cx: &Cx,
-    ) -> Result<Mix> {
+    ) -> Result<Survey<'_>> {
         self.enough()?;
         let mut choices = Choices {
             model: &self.model,
-            forms: budget.forms(),
+            forms,
             candidates: Vec::new(),
             other_bytes: 0,
         };
-        for &form in choices.forms {
+        for &form in forms {
             let (model, quantized) = self.quantized(&pipeline(form)?)?;
             let all = onnx::estimate(&model, &self.path, ExternalData::Auto)?.bytes();
             let weights: u64 = quantized.iter().map(|w| w.bytes_after).sum();
@@ -274,9 +277,32 @@ impl Prepared<'_> {
         let mut tell = |done, total, what: &str| steps.tell(done, total, what);
         let measured = choices.measure(&*self.engine, self.items(&name), options, &mut tell);
         let measured = measured.map_err(|e| e.at("--calibrate"))?;
-        choices
-            .within(&measured, budget)
-            .map_err(|e| e.at("--budget"))
+        Ok(Survey { choices, measured })
+    }
+
+    /// What is left of the text, for a check of what was chosen by it.
+    pub(crate) fn spare(&self) -> Option<Spare> {
+        let is_lm = Signature::of(&self.source).is_causal_lm();
+        let taken = self.args.calibration_windows.0.filter(|_| is_lm)?;
+        let spare = Spare {
+            text: self.file.clone(),
+            taken,
+        };
+        matches!(self.data, Data::Text(_)).then_some(spare)
+    }
+}
+
+/// What a budget is spent by.
+pub(crate) struct Survey<'a> {
+    choices: Choices<'a>,
+    measured: Measured,
+}
+
+impl Survey<'_> {
+    /// The form of each weight within `budget`.
+    pub(crate) fn within(&self, budget: Budget) -> Result<Mix> {
+        let mix = self.choices.within(&self.measured, budget);
+        mix.map_err(|e| e.at("--budget"))
     }
 }
 

@@ -48,19 +48,62 @@ pub(crate) struct Check<'a> {
     tokens: Tokens,
 }
 
+/// A text to check on where none is given: that of a calibration, after what this has taken.
+pub(crate) struct Spare {
+    pub(crate) text: PathBuf,
+    /// Windows that were taken.
+    pub(crate) taken: usize,
+}
+
+impl Spare {
+    /// What is left of it, as much as `how` takes; `None` when that is less than a window.
+    fn tokens(&self, how: &TextArgs, model: &Path) -> Result<Option<Tokens>> {
+        let mut windows = how.windows();
+        let taken = self.taken.saturating_mul(windows.window);
+        windows.limit = windows.limit.map(|n| n.saturating_add(self.taken));
+        let left = how.text_of(&self.text, model, windows)?.after(taken);
+        let enough = |t: &Tokens| t.sequences()[0].len() >= windows.window;
+        Ok(left.filter(enough))
+    }
+}
+
 impl CheckArgs {
-    /// The check of what becomes of `model`, if one is asked for.
-    pub(crate) fn prepare(&self, model: &Path, cx: &Cx) -> Result<Option<Check<'_>>> {
+    /// The most that the mean divergence may be.
+    pub(crate) fn max_mean_kld(&self) -> Option<f64> {
+        self.limits.limits().max_mean_kld
+    }
+
+    /// The tokens to check on, if a check is asked for.
+    fn tokens(&self, model: &Path, spare: Option<&Spare>) -> Result<Option<Tokens>> {
         let limits = self.limits.limits();
-        let Some(text) = &self.check else {
-            return match limits.is_empty() {
-                true => Ok(None),
-                false => Err(Error::input(
-                    "limits are on what --check finds: expected --check TEXT",
-                )),
-            };
+        let tokens = match (&self.check, spare) {
+            (Some(text), _) => Some(self.how.text(text, model)?),
+            (None, Some(spare)) => spare.tokens(&self.how, model)?,
+            (None, None) => None,
         };
+        if tokens.is_none() && !limits.is_empty() {
+            let why = match spare {
+                Some(_) => {
+                    "no window of the text is left after the calibration to check the limits on"
+                }
+                None => "limits are on what --check finds",
+            };
+            return Err(Error::input(format!("{why}: expected --check TEXT")));
+        }
         limits.check()?;
+        Ok(tokens)
+    }
+
+    /// The check of what becomes of `model`, if one is asked for, or there is a `spare` text.
+    pub(crate) fn prepare(
+        &self,
+        model: &Path,
+        spare: Option<&Spare>,
+        cx: &Cx,
+    ) -> Result<Option<Check<'_>>> {
+        let Some(tokens) = self.tokens(model, spare)? else {
+            return Ok(None);
+        };
         let source = OpenSubject::open(model)?;
         if !Signature::of(source.model()).is_causal_lm() {
             return Err(at_file(model)(Error::input(
@@ -78,7 +121,7 @@ impl CheckArgs {
             },
             engine: self.engine.engine(cx)?,
             half: Half::of(&source)?,
-            tokens: self.how.text(text, model)?,
+            tokens,
         }))
     }
 }

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 
 use super::{
     Cx, ExitStatus, ReadArgs, WriteArgs, at_option,
-    check::{Check, CheckArgs, Staging},
+    check::{Check, CheckArgs, Spare, Staging},
     context::{Inputs, at_file, record},
     instruments::InstrumentArgs,
     summary::{Outcome, Summary},
@@ -117,6 +117,15 @@ pub(crate) struct Demands<'a> {
     pub(crate) targets: &'a Targets,
     /// An evaluation.
     pub(crate) check: &'a CheckArgs,
+    /// What it is on, where no text is given for it.
+    pub(crate) spare: Option<Spare>,
+}
+
+/// What became of a job.
+pub(crate) struct Done {
+    pub(crate) status: ExitStatus,
+    /// What a check found of each output.
+    pub(crate) checked: Vec<Evaluation>,
 }
 
 /// Runs the pipelines of `variants` on one model, and writes what they make of it where that meets the
@@ -127,13 +136,13 @@ pub(crate) fn run(
     calibrated: Option<Arc<Calibrated>>,
     demands: Option<&Demands<'_>>,
     cx: &Cx,
-) -> Result<ExitStatus> {
+) -> Result<Done> {
     Summary::check_path(args.json.as_deref())?;
     let (path, opened) = cx.open(&args.read)?;
     let inputs = Inputs::of(&path, &opened);
     inputs.keep_from(args.json.as_deref())?;
     let check = match demands {
-        Some(demands) => demands.check.prepare(&path, cx)?,
+        Some(demands) => demands.check.prepare(&path, demands.spare.as_ref(), cx)?,
         None => None,
     };
     let summary = Summary::start(&path, &opened);
@@ -185,29 +194,30 @@ pub(crate) fn run(
         save(&ready, &targets, args, cx).map_err(at_file(&path))?;
     }
     let passed = checked.iter().all(Evaluation::passed);
-    let mut checked = checked.into_iter();
+    let mut evaluations = checked.iter();
     let keeps = check.is_some_and(|c| c.keeps());
     let summaries: Vec<Summary> = ready
         .into_iter()
         .map(|r| {
-            let evaluation = checked.next();
-            let published = keeps || evaluation.as_ref().is_none_or(Evaluation::passed);
+            let evaluation = evaluations.next();
+            let published = keeps || evaluation.is_none_or(Evaluation::passed);
             summary.of(Outcome {
                 pipeline: r.pipeline,
                 report: r.report,
                 saved: r.planned,
                 runs_from: r.runs_from,
                 dry_run: args.dry_run,
-                check: evaluation,
+                check: evaluation.cloned(),
                 published,
             })
         })
         .collect();
     Summary::finish(&summaries, cx, args.json.as_deref())?;
-    Ok(match passed {
+    let status = match passed {
         true => ExitStatus::Done,
         false => ExitStatus::Differs,
-    })
+    };
+    Ok(Done { status, checked })
 }
 
 /// Writes all of `ready`, each to its target.

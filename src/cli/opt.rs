@@ -39,5 +39,5 @@ pub(crate) fn run(args: &OptArgs, cx: &Cx) -> Result<ExitStatus> {
         pipeline,
         output: Box::new(output),
     };
-    job::run(&args.job, &[variant], None, None, cx)
+    Ok(job::run(&args.job, &[variant], None, None, cx)?.status)
 }

@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    str::FromStr,
     sync::Arc,
 };
 
@@ -9,6 +10,7 @@ use clap::{Args, ValueEnum};
 use onnxq::{
     Error, Result,
     calibrate::Wanted,
+    eval::Evaluation,
     ir::DataType,
     mix::{Budget, Form, Recipe},
     pass::{Options, Pipeline},
@@ -23,7 +25,7 @@ use super::{
     calibrate::{CalibrateArgs, Prepared, check_recipe},
     check::CheckArgs,
     context::{is_folder, output_path},
-    job::{self, Demands, JobArgs, Variant},
+    job::{self, Demands, Done, JobArgs, Variant},
 };
 
 /// Quantize the weights of a model
@@ -102,10 +104,11 @@ pub(crate) struct QuantizeArgs {
     no_clean: bool,
     /// Give each weight as many bits as it needs, within so many bits a weight or so large a file: how much
     /// each counts is measured on --calibrate. What was decided is written beside the output, as a
-    /// recipe [example: --budget 4.75bpw, or --budget 90MB]
+    /// recipe, and it is checked on the windows of the text that follow, unless there is a --check. `least`: as
+    /// small as --max-mean-kld allows [example: --budget 4.75bpw, --budget 90MB, or --budget least --max-mean-kld 0.05]
     #[arg(long, value_name = "SIZE", requires = "calibrate",
           conflicts_with_all = ["recipe", "bits", "block_size", "asymmetric", "symmetric", "format"])]
-    budget: Option<Budget>,
+    budget: Option<Spend>,
     /// Quantize each weight as this file says, which --budget wrote [example: --recipe model_q4.recipe.toml]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["bits", "block_size", "asymmetric", "symmetric", "format", "method"])]
     recipe: Option<PathBuf>,
@@ -165,28 +168,54 @@ impl Dtype {
 pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
     let targets = args.target.iter().map(String::as_str);
     let targets = Targets::parse(targets).map_err(at_option("--target"))?;
-    let demands = Demands {
+    args.check_used()?;
+    let (how, engine) = (&args.check.how, &args.check.engine);
+    let before = args.before()?;
+    let read = &args.job.read;
+    let prepared = args.calibrate.prepare(read, &before, how, engine, cx)?;
+    let mut demands = Demands {
         targets: &targets,
         check: &args.check,
+        spare: None,
     };
-    let decided = args.decide(cx)?;
-    let variants = args.variants(&decided)?;
-    let calibrated = decided.calibrated.clone();
-    let status = job::run(&args.job, &variants, calibrated, Some(&demands), cx)?;
-    if let (ExitStatus::Done, Some(model), Some(recipe)) =
-        (&status, &decided.model, &decided.recipe)
-        && args.budget.is_some()
-        && !args.job.dry_run
-    {
-        let output = (variants[0].output)(model).with_extension("recipe.toml");
-        cx.file(&output, &recipe.text()?)?;
-        cx.note(&format!(
-            "how each weight is quantized: {}\n",
-            output.display()
-        ));
+    let mut decided = args.decide(prepared.as_ref(), cx)?;
+    match (args.budget, &prepared) {
+        (Some(budget), Some(prepared)) => {
+            demands.spare = prepared.spare();
+            args.spend(budget, prepared, decided, &demands, cx)
+        }
+        _ => {
+            decided.calibrated = args.calibrated(prepared.as_ref(), &decided, cx)?;
+            Ok(args.write(&decided, &demands, cx)?.status)
+        }
     }
-    Ok(status)
 }
+
+/// What `--budget` says.
+#[derive(Clone, Copy)]
+enum Spend {
+    /// A size.
+    Within(Budget),
+    /// As little as the limit of the mean divergence allows.
+    Least,
+}
+
+impl FromStr for Spend {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Spend, String> {
+        match text {
+            "least" => Ok(Spend::Least),
+            _ => text
+                .parse()
+                .map(Spend::Within)
+                .map_err(|e: String| format!("{e}, or `least`")),
+        }
+    }
+}
+
+/// How often a mix is made for `--budget least`, where what is measured of it is above what was expected.
+const ATTEMPTS: usize = 3;
 
 /// The method where there is no calibration. What a pipeline quantizes does not depend on the method.
 const DATA_FREE: &str = "mse";
@@ -198,8 +227,6 @@ struct Decided {
     large: Vec<(String, f64)>,
     /// Each weight in a form of its own.
     recipe: Option<Recipe>,
-    /// The path of the model, where it was run.
-    model: Option<PathBuf>,
     /// What was found of the weights.
     calibrated: Option<Arc<Calibrated>>,
 }
@@ -296,40 +323,103 @@ impl QuantizeArgs {
         Ok(matches!(verdict, Verdict::Runs | Verdict::Slow(_)))
     }
 
-    /// Runs the model as far as that is needed to decide.
-    fn decide(&self, cx: &Cx) -> Result<Decided> {
-        if let [_, _, ..] = self.dtype.as_slice()
-            && let Some(output) = &self.output
-            && !is_folder(output)
-        {
-            return Err(Error::input(format!(
-                "-o `{}`: several dtypes make several files; expected a folder (`{}/`)",
-                output.display(),
-                output.display()
-            )));
-        }
-        self.check_used()?;
-        let (how, engine) = (&self.check.how, &self.check.engine);
-        let before = self.before()?;
-        let prepared = self
-            .calibrate
-            .prepare(&self.job.read, &before, how, engine, cx)?;
-        let prepared = prepared.as_ref();
-        let mut decided = Decided {
-            model: prepared.map(|p| p.path.clone()),
-            ..Decided::default()
-        };
+    /// What is decided before codes are chosen.
+    fn decide(&self, prepared: Option<&Prepared<'_>>, cx: &Cx) -> Result<Decided> {
+        let mut decided = Decided::default();
         if let Some(prepared) = prepared.filter(|_| self.dtype.iter().any(|d| d.is_half())) {
             decided.large = prepared.beyond_half()?;
         }
         if let Some(path) = &self.recipe {
             decided.recipe = Some(self.read_recipe(path, prepared, &decided.large, cx)?);
         }
-        if let (Some(budget), Some(prepared)) = (self.budget, prepared) {
-            decided.recipe = Some(self.mix(budget, prepared, &decided, cx)?);
-        }
-        decided.calibrated = self.calibrated(prepared, &decided, cx)?;
         Ok(decided)
+    }
+
+    /// Quantizes each weight in the form that `budget` has for it.
+    fn spend(
+        &self,
+        budget: Spend,
+        prepared: &Prepared<'_>,
+        mut decided: Decided,
+        demands: &Demands<'_>,
+        cx: &Cx,
+    ) -> Result<ExitStatus> {
+        let dtype = self.one()?;
+        let limit = self.check.max_mean_kld();
+        let mut goal = match (budget, limit) {
+            (Spend::Within(budget), _) => budget,
+            (Spend::Least, Some(limit)) => Budget::Divergence(limit),
+            (Spend::Least, None) => {
+                return Err(Error::input(
+                    "--budget least: as little as which divergence allows? expected --max-mean-kld X, too",
+                ));
+            }
+        };
+        let alike = |form| {
+            let blocks = Blocks::Alike(form, DATA_FREE);
+            self.pipeline(dtype, Some(blocks), &decided.large)
+        };
+        let survey = prepared.survey(goal.forms(), &alike, cx)?;
+        let calibration = prepared.calibration()?;
+        for attempt in 1.. {
+            let mix = survey.within(goal)?;
+            cx.note(&format!(
+                "mixed: {:.3} bits a weight, expected mean KLD {:.4}\n",
+                mix.bits, mix.cost
+            ));
+            let method = self.method(&decided).to_owned();
+            let recipe = Recipe::new(
+                dtype.name(),
+                &method,
+                Some(calibration.clone()),
+                mix.entries,
+            );
+            decided.recipe = Some(recipe);
+            decided.calibrated = self.calibrated(Some(prepared), &decided, cx)?;
+            let done = self.write(&decided, demands, cx)?;
+            let measured = done.checked.first().and_then(Evaluation::mean_kld);
+            match (done.status, goal, limit, measured) {
+                // As much below the limit as the expectation was too low.
+                (ExitStatus::Differs, Budget::Divergence(from), Some(limit), Some(measured))
+                    if measured > limit && attempt < ATTEMPTS =>
+                {
+                    goal = Budget::Divergence(from.min(mix.cost) * (limit / measured) * 0.97);
+                }
+                (ExitStatus::Done, ..) => {
+                    self.write_recipe(prepared, &decided, cx)?;
+                    return Ok(ExitStatus::Done);
+                }
+                (status, ..) => return Ok(status),
+            }
+        }
+        unreachable!("it ends within its attempts")
+    }
+
+    /// Writes what is decided.
+    fn write(&self, decided: &Decided, demands: &Demands<'_>, cx: &Cx) -> Result<Done> {
+        let variants = self.variants(decided)?;
+        job::run(
+            &self.job,
+            &variants,
+            decided.calibrated.clone(),
+            Some(demands),
+            cx,
+        )
+    }
+
+    /// Writes the recipe beside the output.
+    fn write_recipe(&self, prepared: &Prepared<'_>, decided: &Decided, cx: &Cx) -> Result<()> {
+        let Some(recipe) = decided.recipe.as_ref().filter(|_| !self.job.dry_run) else {
+            return Ok(());
+        };
+        let variants = self.variants(decided)?;
+        let output = (variants[0].output)(&prepared.path).with_extension("recipe.toml");
+        cx.file(&output, &recipe.text()?)?;
+        cx.note(&format!(
+            "how each weight is quantized: {}\n",
+            output.display()
+        ));
+        Ok(())
     }
 
     /// The one dtype in blocks that is asked for.
@@ -370,29 +460,6 @@ impl QuantizeArgs {
         Ok(recipe)
     }
 
-    /// The form of each weight within `budget`.
-    fn mix(
-        &self,
-        budget: Budget,
-        prepared: &Prepared<'_>,
-        decided: &Decided,
-        cx: &Cx,
-    ) -> Result<Recipe> {
-        let dtype = self.one()?;
-        let alike = |form| {
-            let blocks = Blocks::Alike(form, DATA_FREE);
-            self.pipeline(dtype, Some(blocks), &decided.large)
-        };
-        let mix = prepared.mix(budget, &alike, cx)?;
-        cx.note(&format!(
-            "mixed: {:.3} bits a weight, expected mean KLD {:.4}\n",
-            mix.bits, mix.cost
-        ));
-        let calibration = Some(prepared.calibration()?);
-        let method = self.method(decided);
-        Ok(Recipe::new(dtype.name(), method, calibration, mix.entries))
-    }
-
     /// What the method wants to know of the activations.
     fn calibrated(
         &self,
@@ -424,8 +491,18 @@ impl QuantizeArgs {
         Ok(Some(Arc::new(calibrated)))
     }
 
-    /// Refuses options that none of the dtypes has a use for.
+    /// Refuses options that none of the dtypes has a use for, and several outputs in one file.
     fn check_used(&self) -> Result<()> {
+        if let [_, _, ..] = self.dtype.as_slice()
+            && let Some(output) = &self.output
+            && !is_folder(output)
+        {
+            return Err(Error::input(format!(
+                "-o `{}`: several dtypes make several files; expected a folder (`{}/`)",
+                output.display(),
+                output.display()
+            )));
+        }
         let (blocks, half) = (
             self.dtype.iter().any(|d| d.in_blocks()),
             self.dtype.iter().any(|d| d.is_half()),

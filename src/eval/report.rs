@@ -332,6 +332,12 @@ impl Noise {
 }
 
 impl Evaluation {
+    /// The mean divergence of the first of the models, in nats, where it was compared with a baseline.
+    pub fn mean_kld(&self) -> Option<f64> {
+        let divergence = self.models.first()?.divergence.as_ref()?;
+        Some(divergence.kld.mean.value)
+    }
+
     /// Whether every limit held.
     pub fn passed(&self) -> bool {
         self.models

@@ -157,6 +157,18 @@ impl Tokens {
         &self.sequences
     }
 
+    /// Without the first `count` tokens; `None` when no two are left.
+    #[must_use]
+    pub fn after(mut self, mut count: usize) -> Option<Tokens> {
+        for sequence in &mut self.sequences {
+            let taken = count.min(sequence.len());
+            sequence.drain(..taken);
+            count -= taken;
+        }
+        self.sequences.retain(|s| s.len() >= 2);
+        (!self.sequences.is_empty()).then_some(self)
+    }
+
     /// What `token` stands for, when there is a tokenizer.
     pub fn decode(&self, token: u32) -> Option<String> {
         self.tokenizer.as_ref()?.decode(&[token], false).ok()

@@ -24,15 +24,23 @@ pub struct Allocation {
     pub cost: f64,
 }
 
-/// Chooses one of the ways of each of `units` so that their bits are at most `budget` and the sum of their
-/// costs is small: that of the best solution that Lagrange multipliers find (Shoham and Gersho 1988),
-/// filled up with what still fits. It is the least sum of all with as many bits as it has before it is
-/// filled up.
+/// What an allocation has to stay within.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Limit {
+    /// So many bits.
+    Bits(u64),
+    /// This sum of costs.
+    Cost(f64),
+}
+
+/// Chooses one of the ways of each of `units` so that they stay within `limit`: of bits, with a small sum of costs; of
+/// costs, with few bits. It is the best solution that Lagrange multipliers find (Shoham and Gersho 1988), the
+/// least cost of all with as many bits; a limit of bits is then filled up with what still fits.
 ///
 /// # Errors
-/// The budget is below the least that can be reached: which is said. A unit has no way, or a
+/// The limit is below the least that can be reached: which is said. A unit has no way, or a
 /// cost is not finite.
-pub fn allocate(units: &[Vec<Way>], budget: u64) -> Result<Allocation> {
+pub fn allocate(units: &[Vec<Way>], limit: Limit) -> Result<Allocation> {
     let mut chosen = Vec::with_capacity(units.len());
     let mut steps = Vec::new();
     for (unit, ways) in units.iter().enumerate() {
@@ -45,35 +53,43 @@ pub fn allocate(units: &[Vec<Way>], budget: u64) -> Result<Allocation> {
         for &to in rest {
             let bits = ways[to].bits - ways[from].bits;
             let gain = ways[from].cost - ways[to].cost;
+            let rate = gain / bits as f64;
             steps.push(Step {
                 unit,
                 from,
                 to,
                 bits,
-                rate: gain / bits as f64,
+                rate,
             });
             from = to;
         }
     }
-    let total =
-        |chosen: &[usize]| -> u64 { chosen.iter().zip(units).map(|(&c, w)| w[c].bits).sum() };
-    let mut bits = total(&chosen);
-    if bits > budget {
-        return Err(Error::input(format!(
-            "a budget of {budget} bits: the least that can be reached is {bits}"
-        )));
-    }
     // Along the hull of a unit rates fall, so that its steps come in order.
     steps.sort_by(|a, b| b.rate.partial_cmp(&a.rate).unwrap_or(Ordering::Equal));
-    for step in steps {
-        // What does not fit leaves room for others.
-        if chosen[step.unit] == step.from && bits + step.bits <= budget {
+    let cost =
+        |chosen: &[usize]| -> f64 { chosen.iter().zip(units).map(|(&c, w)| w[c].cost).sum() };
+    let mut bits: u64 = chosen.iter().zip(units).map(|(&c, w)| w[c].bits).sum();
+    for step in &steps {
+        let taken = match limit {
+            // What does not fit leaves room for others.
+            Limit::Bits(most) => chosen[step.unit] == step.from && bits + step.bits <= most,
+            Limit::Cost(most) => cost(&chosen) > most,
+        };
+        if taken {
             chosen[step.unit] = step.to;
             bits += step.bits;
         }
     }
-    let cost = chosen.iter().zip(units).map(|(&c, w)| w[c].cost).sum();
-    Ok(Allocation { chosen, bits, cost })
+    let cost = cost(&chosen);
+    match limit {
+        Limit::Bits(most) if bits > most => Err(Error::input(format!(
+            "a budget of {most} bits: the least that can be reached is {bits}"
+        ))),
+        Limit::Cost(most) if cost > most => Err(Error::input(format!(
+            "a divergence of {most:.4}: the least that can be reached is {cost:.4}"
+        ))),
+        _ => Ok(Allocation { chosen, bits, cost }),
+    }
 }
 
 /// From one way of a unit to the next on its hull.
@@ -134,17 +150,32 @@ mod tests {
             ways(&[(40, 10.0), (50, 1.0), (80, 0.0)]),
             ways(&[(40, 2.0), (50, 1.5), (80, 0.1)]),
         ];
-        let at = |budget| allocate(&units, budget).unwrap().chosen;
+        let at = |budget| allocate(&units, Limit::Bits(budget)).unwrap().chosen;
         assert_eq!(at(80), [0, 0]);
         assert_eq!(at(90), [1, 0]);
         assert_eq!(at(100), [1, 1]);
         assert_eq!(at(160), [2, 2]);
-        let error = allocate(&units, 79).unwrap_err();
+        let error = allocate(&units, Limit::Bits(79)).unwrap_err();
         assert!(
             error
                 .to_string()
                 .contains("the least that can be reached is 80")
         );
+    }
+
+    #[test]
+    fn bits_are_few_within_a_cost() {
+        let units = [
+            ways(&[(40, 10.0), (50, 1.0), (80, 0.0)]),
+            ways(&[(40, 2.0), (50, 1.5), (80, 0.1)]),
+        ];
+        let at = |cost| allocate(&units, Limit::Cost(cost)).unwrap().chosen;
+        assert_eq!(at(12.0), [0, 0]);
+        assert_eq!(at(3.0), [1, 0]);
+        assert_eq!(at(2.6), [1, 1]);
+        assert_eq!(at(0.1), [2, 2]);
+        let error = allocate(&units, Limit::Cost(0.05)).unwrap_err();
+        assert!(error.to_string().contains("reached is 0.1000"), "{error}");
     }
 
     #[test]
@@ -157,10 +188,10 @@ mod tests {
             (20, 0.9),
         ])];
         let chosen: Vec<usize> = (10..40)
-            .map(|b| allocate(&units, b).unwrap().chosen[0])
+            .map(|b| allocate(&units, Limit::Bits(b)).unwrap().chosen[0])
             .collect();
         assert!(chosen.iter().all(|c| [0, 3].contains(c)), "{chosen:?}");
-        assert!(allocate(&[Vec::new()], 10).is_err());
+        assert!(allocate(&[Vec::new()], Limit::Bits(10)).is_err());
     }
 
     /// Against all combinations, at the budgets that the solution itself has before it is filled up.
@@ -178,7 +209,7 @@ mod tests {
             };
             let units: Vec<Vec<Way>> = (0..4).map(unit).collect();
             for budget in (60..160).step_by(7) {
-                let Ok(found) = allocate(&units, budget) else {
+                let Ok(found) = allocate(&units, Limit::Bits(budget)) else {
                     continue;
                 };
                 assert!(found.bits <= budget);

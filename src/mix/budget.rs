@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::{Allocation, Entry, Form, Way, allocate, log::Log};
+use super::{Allocation, Entry, Form, Limit, Way, allocate, log::Log};
 use crate::{
     calibrate::{Candidate, Options, Unit, UnitWeight, is_held_out, survey},
     engine::{Array, Engine, Signature},
@@ -19,6 +19,8 @@ pub enum Budget {
     BitsPerWeight(f64),
     /// Bytes of the whole output.
     Bytes(u64),
+    /// As few bits as keep the expected mean divergence, in nats, at this.
+    Divergence(f64),
 }
 
 impl FromStr for Budget {
@@ -199,15 +201,16 @@ impl Choices<'_> {
             elements += unit.weights.iter().map(|w| w.key.n * w.key.k).sum::<u64>();
             options.push(self.ways(unit, *divergence));
         }
-        let bits = match budget {
-            Budget::BitsPerWeight(bits) => (bits * elements as f64) as u64,
-            Budget::Bytes(bytes) => bytes.saturating_sub(self.other_bytes) * 8,
+        let limit = match budget {
+            Budget::BitsPerWeight(bits) => Limit::Bits((bits * elements as f64) as u64),
+            Budget::Bytes(bytes) => Limit::Bits(bytes.saturating_sub(self.other_bytes) * 8),
+            Budget::Divergence(most) => Limit::Cost(most),
         };
         let ways: Vec<Vec<Way>> = options
             .iter()
             .map(|o| o.iter().map(|(_, way)| *way).collect())
             .collect();
-        let allocation = allocate(&ways, bits).map_err(|e| {
+        let allocation = allocate(&ways, limit).map_err(|e| {
             let least = ways
                 .iter()
                 .map(|w| w.iter().map(|w| w.bits).min().unwrap_or(0));
@@ -217,6 +220,7 @@ impl Choices<'_> {
                 Budget::Bytes(_) => {
                     format!("{:.2}MB", (least / 8 + self.other_bytes) as f64 / 1e6)
                 }
+                Budget::Divergence(_) => return e,
             };
             e.at(format!("the least that can be reached is {reachable}"))
         })?;

@@ -11,6 +11,6 @@ mod budget;
 mod log;
 mod recipe;
 
-pub use allocate::{Allocation, Way, allocate};
+pub use allocate::{Allocation, Limit, Way, allocate};
 pub use budget::{Budget, Choices, Measured, Mix};
 pub use recipe::{Calibration, Entry, Form, Recipe};
