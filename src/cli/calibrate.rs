@@ -42,6 +42,9 @@ pub(crate) struct CalibrateArgs {
     /// example: --calibration-folder work]
     #[arg(long, value_name = "DIR", requires = "calibrate")]
     calibration_folder: Option<PathBuf>,
+    /// Where the errors of all forms are kept, when not in the folder: for several runs with the same forms.
+    #[arg(skip)]
+    pub(super) survey_folder: Option<PathBuf>,
 }
 
 /// The extensions of files that hold tensors.
@@ -268,7 +271,8 @@ impl Prepared<'_> {
             choices.candidates.push(blocks.collect());
         }
         let name = self.file.display().to_string();
-        let folder = self.folder("survey");
+        let shared = self.args.survey_folder.clone();
+        let folder = shared.or_else(|| self.folder("survey"));
         let options = self.options(folder.as_deref(), cx);
         let steps = cx.steps();
         let mut tell = |done, total, what: &str| steps.tell(done, total, what);

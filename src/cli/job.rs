@@ -49,6 +49,11 @@ pub(crate) struct JobArgs {
 }
 
 impl JobArgs {
+    /// Prints the reports, and writes them where asked.
+    pub(crate) fn report(&self, summaries: &[Summary], cx: &Cx) -> Result<()> {
+        Summary::finish(summaries, cx, self.json.as_deref())
+    }
+
     /// The pipeline of `text`, given by `option`, after the extents are fixed.
     ///
     /// # Errors
@@ -119,8 +124,8 @@ pub(crate) struct Demands<'a> {
     pub(crate) check: &'a CheckArgs,
 }
 
-/// Runs the pipelines of `variants` on one model, and writes what they make of it where that meets the
-/// demands. `calibrated` is for their passes.
+/// Runs the pipelines of `variants` on one model, writes what they make of it where that meets the
+/// demands, and reports. `calibrated` is for their passes.
 pub(crate) fn run(
     args: &JobArgs,
     variants: &[Variant<'_>],
@@ -128,6 +133,19 @@ pub(crate) fn run(
     demands: Option<&Demands<'_>>,
     cx: &Cx,
 ) -> Result<ExitStatus> {
+    let (summaries, status) = make(args, variants, calibrated, demands, cx)?;
+    args.report(&summaries, cx)?;
+    Ok(status)
+}
+
+/// As [`run`], with the reports in the caller's hands.
+pub(crate) fn make(
+    args: &JobArgs,
+    variants: &[Variant<'_>],
+    calibrated: Option<Arc<Calibrated>>,
+    demands: Option<&Demands<'_>>,
+    cx: &Cx,
+) -> Result<(Vec<Summary>, ExitStatus)> {
     Summary::check_path(args.json.as_deref())?;
     let (path, opened) = cx.open(&args.read)?;
     let inputs = Inputs::of(&path, &opened);
@@ -203,11 +221,11 @@ pub(crate) fn run(
             })
         })
         .collect();
-    Summary::finish(&summaries, cx, args.json.as_deref())?;
-    Ok(match passed {
+    let status = match passed {
         true => ExitStatus::Done,
         false => ExitStatus::Differs,
-    })
+    };
+    Ok((summaries, status))
 }
 
 /// Writes all of `ready`, each to its target.

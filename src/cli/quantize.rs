@@ -23,6 +23,7 @@ use super::{
     check::CheckArgs,
     context::{is_folder, output_path},
     job::{self, Demands, JobArgs, Variant},
+    summary::Summary,
 };
 
 /// Quantize the weights of a model
@@ -113,8 +114,8 @@ pub(crate) struct QuantizeArgs {
 }
 
 /// Names of transformers.js, and what they mean there.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Dtype {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Dtype {
     /// Everything in half precision
     Fp16,
     /// Weights in blocks of 2 bits; everything else keeps its type
@@ -135,7 +136,7 @@ enum Dtype {
 
 impl Dtype {
     /// As on the command line.
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Dtype::Fp16 => "fp16",
             Dtype::Q2 => "q2",
@@ -148,7 +149,7 @@ impl Dtype {
         }
     }
 
-    fn in_blocks(self) -> bool {
+    pub(super) fn in_blocks(self) -> bool {
         matches!(self, Dtype::Q2 | Dtype::Q2f16 | Dtype::Q4 | Dtype::Q4f16)
     }
 
@@ -158,6 +159,13 @@ impl Dtype {
 }
 
 pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
+    let (summaries, status) = make(args, cx)?;
+    args.job.report(&summaries, cx)?;
+    Ok(status)
+}
+
+/// Makes the outputs, and leaves it to the caller to report.
+pub(super) fn make(args: &QuantizeArgs, cx: &Cx) -> Result<(Vec<Summary>, ExitStatus)> {
     let targets = args.target.iter().map(String::as_str);
     let targets = Targets::parse(targets).map_err(at_option("--target"))?;
     let demands = Demands {
@@ -167,7 +175,7 @@ pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
     let decided = args.decide(cx)?;
     let variants = args.variants(&decided)?;
     let calibrated = decided.calibrated.clone();
-    let status = job::run(&args.job, &variants, calibrated, Some(&demands), cx)?;
+    let (summaries, status) = job::make(&args.job, &variants, calibrated, Some(&demands), cx)?;
     if let (ExitStatus::Done, Some(model), Some(recipe)) =
         (&status, &decided.model, &decided.recipe)
         && args.budget.is_some()
@@ -180,7 +188,7 @@ pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
             output.display()
         ));
     }
-    Ok(status)
+    Ok((summaries, status))
 }
 
 /// A method that needs no calibration: what a pipeline quantizes does not depend on it.
@@ -209,6 +217,47 @@ enum Blocks<'a> {
 }
 
 impl QuantizeArgs {
+    /// The one output that is asked for, when what can be refused without the model has been.
+    ///
+    /// # Errors
+    /// There are several, or an option has no use or is malformed.
+    pub(super) fn alone(&self) -> Result<Dtype> {
+        let [dtype] = self.dtypes()[..] else {
+            return Err(Error::input("--dtype: expected one"));
+        };
+        self.check_used()?;
+        let targets = self.target.iter().map(String::as_str);
+        Targets::parse(targets).map_err(at_option("--target"))?;
+        self.bits_of(dtype)?;
+        self.before()?;
+        Ok(dtype)
+    }
+
+    /// Whether a calibration decides something besides what half precision cannot hold. Methods that need
+    /// none are named to say so.
+    pub(super) fn is_calibrated(&self) -> bool {
+        let data_free = |m: &String| matches!(&**m, "rtn" | "mse" | "hqq");
+        let in_blocks = self.dtype.iter().any(|d| d.in_blocks());
+        let half = self.dtype.contains(&Dtype::Fp16);
+        let method = self.method.as_ref().is_some_and(data_free);
+        half || in_blocks && (self.budget.is_some() || !method)
+    }
+
+    /// The budget, if there is one.
+    pub(super) fn budget(&self) -> Option<Budget> {
+        self.budget
+    }
+
+    /// The recipe's file, if there is one.
+    pub(super) fn recipe(&self) -> Option<&Path> {
+        self.recipe.as_deref()
+    }
+
+    /// Keeps what runs with other budgets have in common in `folder`.
+    pub(super) fn share_survey(&mut self, folder: PathBuf) {
+        self.calibrate.survey_folder = Some(folder);
+    }
+
     /// The dtypes that are asked for, each once.
     fn dtypes(&self) -> Vec<Dtype> {
         let mut dtypes: Vec<Dtype> = Vec::new();
