@@ -86,8 +86,7 @@ pub(crate) fn run(args: &TuneArgs, cx: &Cx) -> Result<ExitStatus> {
     let common = args.common(&source.path);
     let ways = Way::all(&args.tries, &common)?;
     let folder = Folder::new(args.output.as_deref())?;
-    let tuner = Tuner::new(args, &common, &source, &folder, cx)?;
-    let report = tuner.run(&ways)?;
+    let report = Tuner::new(args, &common, &source, &folder, cx)?.run(&ways)?;
     if let Some(path) = &args.html {
         let title = format!("Ways to quantize {}", report.baseline.name);
         cx.file(path, &frontier_html(&title, &report))?;

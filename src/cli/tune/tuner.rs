@@ -261,6 +261,15 @@ impl<'a> Tuner<'a> {
     }
 }
 
+impl Drop for Tuner<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = &self.log_probs {
+            // Each run has its own; one that stays only takes space.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
 /// A name for each way, unlike those of the others.
 fn names(ways: &[Way]) -> Vec<String> {
     let mut names: Vec<String> = Vec::with_capacity(ways.len());

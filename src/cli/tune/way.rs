@@ -195,7 +195,8 @@ impl Way {
         /// File systems allow 255 bytes, and the side file and the recipe have longer names.
         const LONGEST: usize = 120;
         let words = self.own.iter().map(|w| w.trim_start_matches('-'));
-        let telling = words.filter(|w| !["method", "budget", "dtype", self.dtype.name()].contains(w));
+        let telling =
+            words.filter(|w| !["method", "budget", "dtype", self.dtype.name()].contains(w));
         let name = telling.collect::<Vec<_>>().join("-");
         let simple = |c: char| {
             if c.is_ascii_alphanumeric() || c == '.' {
@@ -241,8 +242,13 @@ fn read(words: &[OsString], common: &Common<'_>) -> Result<(ArgMatches, Quantize
         .no_binary_name(true)
         .disable_help_flag(true)
         .mut_arg("dtype", |dtype| dtype.default_value(common.dtype.name()));
-    let model = ["--".into(), common.model.into()];
-    let matches = command.try_get_matches_from(words.iter().cloned().chain(model));
+    // First, so that it is not the one too many where `words` have another; and never like an option.
+    let model = match common.model.to_string_lossy().starts_with('-') {
+        true => Path::new(".").join(common.model),
+        false => common.model.to_path_buf(),
+    };
+    let words = std::iter::once(model.into()).chain(words.iter().cloned());
+    let matches = command.try_get_matches_from(words);
     let read = matches.and_then(|m| Ok((m.clone(), QuantizeArgs::from_arg_matches(&m)?)));
     read.map_err(|e| Error::input(told(&e)))
 }
@@ -318,7 +324,7 @@ mod tests {
             ("--methid mse", "--methid"),
             ("--method 'mse", "not closed"),
             ("--budget 5bpw", "--calibrate"),
-            ("other.onnx", "other.onnx"),
+            ("other.onnx", "'other.onnx'"),
             ("-o x.onnx", "-o"),
             ("--json=x", "--json"),
             ("--calibrate x", "--calibrate"),

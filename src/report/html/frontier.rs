@@ -62,7 +62,7 @@ fn table(report: &Report) -> Markup {
                     (baseline(report))
                     @for (i, way) in report.ways.iter().enumerate() {
                         tr {
-                            th scope="row" { (number(i)) ". " code { (plain(&way.options)) } }
+                            th scope="row" { (number(i)) ". " (options(&way.options)) }
                             @for (_, cell) in &columns {
                                 td {
                                     @match cell(way) {
@@ -78,6 +78,11 @@ fn table(report: &Report) -> Markup {
             }
         }
     }
+}
+
+/// Options, which no line ends inside.
+fn options(text: &str) -> Markup {
+    html! { code.options { @for word in plain(text).split(' ') { span { (word) } " " } } }
 }
 
 /// The row of the model as it came: what is known of it alone.
@@ -104,7 +109,7 @@ fn failed(report: &Report) -> Markup {
     html! {
         @for failed in &report.failed {
             p.warning {
-                strong { "Failed: " } code { (plain(&failed.options)) } ": "
+                strong { "Failed: " } (options(&failed.options)) ": "
                 bdi { (plain(&failed.error)) }
             }
         }
@@ -177,7 +182,8 @@ fn figure(x: &Axis, y: &Axis, points: &[Point<'_>], measure: Measure) -> Markup 
                 desc { @for point in points { (point.name) ": " (told(point.way)) ". " } }
                 (scatter::grid(x, y, unit))
                 (line(points))
-                @for point in points { (mark(y, point)) }
+                @for point in points.iter().filter(|p| !p.way.frontier) { (mark(y, point)) }
+                @for point in points.iter().filter(|p| p.way.frontier) { (mark(y, point)) }
                 @for point in points { (label(point)) }
             }
             (keys(&[
