@@ -128,7 +128,7 @@ def test_the_usual_ways_and_their_frontier(tune, onnxq, texts) -> None:
         tip = f"<title>{html.escape(way['options'], quote=False)}"
         assert page.count(tip) == 1, "a point, with what it is"
     assert page.count('class="dot"') == len(ways)
-    assert "<script" not in page and "http" not in page
+    assert "<script" not in page and "://" not in page, "it needs nothing from elsewhere"
 
 
 def test_what_is_finished_is_not_done_again(tune, onnxq) -> None:
