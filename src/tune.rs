@@ -60,7 +60,8 @@ pub struct Way {
     /// Bits of a quantized element, scales and zero points included; absent where none is quantized.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits_per_weight: Option<f64>,
-    /// Seconds of the quantization, calibration included.
+    /// Seconds of the quantization, calibration included; what is measured once for several ways counts for
+    /// the first of them.
     pub seconds: f64,
     /// Mean Kullback-Leibler divergence from the baseline, in nats; of language models, as the next two.
     #[serde(default, skip_serializing_if = "Option::is_none")]

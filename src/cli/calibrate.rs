@@ -13,6 +13,7 @@ use onnxq::{
     maxima::Maxima,
     mix::{Budget, Calibration, Choices, Form, Mix, Recipe},
     onnx::{self, ExternalData},
+    output_file::write_whole,
     pass::{PassManager, Pipeline, QuantizedWeight},
     passes::REGISTRY,
     weights::Calibrated,
@@ -45,6 +46,9 @@ pub(crate) struct CalibrateArgs {
     /// Where the errors of all forms are kept, when not in the folder: for several runs with the same forms.
     #[arg(skip)]
     pub(super) survey_folder: Option<PathBuf>,
+    /// Where the values that half precision cannot hold are kept: for several runs of the same model.
+    #[arg(skip)]
+    pub(super) peaks_file: Option<PathBuf>,
 }
 
 /// The extensions of files that hold tensors.
@@ -169,6 +173,31 @@ impl Prepared<'_> {
 
     /// Of the values that half precision cannot hold, the largest magnitude.
     pub(crate) fn beyond_half(&self) -> Result<Vec<(String, f64)>> {
+        let Some(file) = &self.args.peaks_file else {
+            return self.measured_beyond_half();
+        };
+        let kept = std::fs::read(file).ok();
+        // Bits: text need not tell the last one.
+        let kept = kept.and_then(|bytes| serde_json::from_slice::<Vec<(String, u64)>>(&bytes).ok());
+        if let Some(kept) = kept {
+            let found = kept
+                .into_iter()
+                .map(|(name, bits)| (name, f64::from_bits(bits)));
+            return Ok(found.collect());
+        }
+        let found = self.measured_beyond_half()?;
+        let kept: Vec<_> = found
+            .iter()
+            .map(|(name, most)| (name, most.to_bits()))
+            .collect();
+        write_whole(
+            file,
+            &serde_json::to_vec(&kept).expect("a list of names and numbers"),
+        )?;
+        Ok(found)
+    }
+
+    fn measured_beyond_half(&self) -> Result<Vec<(String, f64)>> {
         let mut model = self.model.clone();
         // As the pass does, so that values have the names it will find.
         let inline = Pipeline::parse("inline-functions", REGISTRY)?;

@@ -243,9 +243,9 @@ impl QuantizeArgs {
         half || in_blocks && (self.budget.is_some() || !method)
     }
 
-    /// The budget, if there is one.
-    pub(super) fn budget(&self) -> Option<Budget> {
-        self.budget
+    /// The forms that a budget tries; none without one.
+    pub(super) fn tried_forms(&self) -> &'static [Form] {
+        self.budget.map_or(&[], Budget::forms)
     }
 
     /// The recipe's file, if there is one.
@@ -253,9 +253,11 @@ impl QuantizeArgs {
         self.recipe.as_deref()
     }
 
-    /// Keeps what runs with other budgets have in common in `folder`.
-    pub(super) fn share_survey(&mut self, folder: PathBuf) {
-        self.calibrate.survey_folder = Some(folder);
+    /// Keeps in the folder `survey` what runs with other budgets have in common, and in the file `peaks` what
+    /// those with other forms and methods have.
+    pub(super) fn share(&mut self, survey: PathBuf, peaks: PathBuf) {
+        self.calibrate.survey_folder = Some(survey);
+        self.calibrate.peaks_file = Some(peaks);
     }
 
     /// The dtypes that are asked for, each once.

@@ -108,6 +108,16 @@ def test_figures_are_those_of_quantize_and_eval(tune, onnxq, texts) -> None:
         assert way["options"] in done.err, "told as soon as it is known"
 
 
+def test_what_ways_share_changes_nothing(tune, onnxq, texts) -> None:
+    """What is measured once for several ways: half precision's limits, and the errors that budgets choose by."""
+    tries = ("--method gptq --block-size 32", "--budget 4.75bpw", "--budget=5bpw --method imatrix")
+    found, _ = tune("--calibrate", texts[0], "--calibration-windows", 4, "-o", "models", tries=tries)
+    assert len(found["ways"]) == 3
+    for way in found["ways"]:
+        onnxq.ok("quantize", MODEL, "-o", "by_hand.onnx", *shlex.split(way["options"]))
+        assert harness.sha256(onnxq.dir / "by_hand.onnx") == way["sha256"], way["options"]
+
+
 def test_the_usual_ways_and_their_frontier(tune, onnxq, texts) -> None:
     found, _ = tune("--calibrate", texts[0], "--calibration-windows", 4, "--html", "tune.html", tries=())
     ways = found["ways"]
@@ -170,7 +180,7 @@ def test_an_interrupted_run_goes_on(tune, onnxq, texts) -> None:
     rest = running.stderr.read()
     assert running.wait(harness.RUN_SECONDS) == 2, rest
     assert "interrupted" in rest and "panicked" not in rest
-    assert not (onnxq.dir / "models" / ".tune" / "baseline.lp").exists()
+    assert not list((onnxq.dir / "models" / ".tune").glob("baseline*"))
     found, done = tune("--calibrate", texts[0], "-o", "models", tries=tries)
     assert "(kept)" in done.err and len(found["ways"]) == 3
     # As if it had not been interrupted.
@@ -201,7 +211,9 @@ def test_a_way_that_is_none(options, mentions, onnxq, texts) -> None:
 
 
 def test_what_cannot_be_done_is_said(onnxq, texts, tmp_path) -> None:
-    onnxq.refuses("tune", MODEL, mentions=("--text",))
+    onnxq.refuses("tune", MODEL, "-o", "models", mentions=("--text",))
+    # No trace of a folder that nothing came into.
+    onnxq.refuses("tune", MODEL, "--text", "none.txt", "-q", "-o", "models", mentions=("none.txt",))
     onnxq.refuses("tune", MODEL, "--text", texts[1], "--calibrate", "none.txt", mentions=("--calibrate", "none.txt"))
     onnxq.refuses("tune", MODEL, "--text", texts[1], "--dtype", "int8", mentions=("--dtype int8", "--try"))
     twice = ("--try", "--method mse", "--try", "--method  mse")
@@ -226,6 +238,13 @@ def test_a_way_that_fails_does_not_end_the_others(onnxq, texts) -> None:
     assert len(found["ways"]) == 1 and found["ways"][0]["frontier"]
     assert [f["options"].split()[2] for f in found["failed"]] == ["--method", "--budget"]
     assert all("short.txt" in f["error"] and "tokens" in f["error"] for f in found["failed"])
+
+
+def test_figures_that_say_less_than_they_seem_to(tune, texts) -> None:
+    found, done = tune("--calibrate", texts[1], tries=("--method mse", "--dtype fp16", "--dtype q4 --exclude '*'"))
+    on_the_same, nearly_equal = found["warnings"]
+    assert "calibrated on what they are compared on" in on_the_same and on_the_same in done.out
+    assert "half precision" in nearly_equal
 
 
 def test_models_that_are_no_language_models(onnxq) -> None:

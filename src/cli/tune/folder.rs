@@ -28,6 +28,8 @@ pub(super) struct Folder {
     path: PathBuf,
     /// Removes it at the end.
     temporary: Option<tempfile::TempDir>,
+    /// Whether it was not there before.
+    is_new: bool,
 }
 
 impl Folder {
@@ -41,14 +43,26 @@ impl Folder {
                 (made.path().to_path_buf(), Some(made))
             }
         };
+        let is_new = !path.exists();
         let work = path.join(INSIDE);
         let cannot = |e| Error::io(format!("-o: cannot create folder `{}`", work.display()), e);
         fs::create_dir_all(&work).map_err(cannot)?;
-        Ok(Folder { path, temporary })
+        Ok(Folder {
+            path,
+            temporary,
+            is_new,
+        })
     }
 
-    pub(super) fn is_kept(&self) -> bool {
-        self.temporary.is_none()
+    /// What an earlier run has finished; `None` where nothing stays.
+    ///
+    /// # Errors
+    /// The file that tells cannot be read, or is of something else.
+    pub(super) fn kept(&self) -> Result<Option<Kept>> {
+        match self.temporary {
+            Some(_) => Ok(None),
+            None => Kept::open(self.work(FINISHED)).map(Some),
+        }
     }
 
     /// The model with that file name.
@@ -74,7 +88,7 @@ impl Folder {
     }
 
     /// Everything is done: only what tells that stays.
-    pub(super) fn finish(self) {
+    pub(super) fn finish(&self) {
         let Ok(entries) = fs::read_dir(self.path.join(INSIDE)) else {
             return;
         };
@@ -85,6 +99,16 @@ impl Folder {
                 true => fs::remove_dir_all(&path),
                 false => fs::remove_file(&path),
             };
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Only empty ones go: nothing came of the run.
+        let _ = fs::remove_dir(self.path.join(INSIDE));
+        if self.is_new {
+            let _ = fs::remove_dir(&self.path);
         }
     }
 }
@@ -156,12 +180,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// What is finished in `folder`.
-    ///
-    /// # Errors
-    /// The file that tells cannot be read, or is of something else.
-    pub(super) fn open(folder: &Folder) -> Result<Kept> {
-        let path = folder.work(FINISHED);
+    fn open(path: PathBuf) -> Result<Kept> {
         let state = match fs::read(&path) {
             Ok(bytes) => read(&bytes).map_err(|e| e.at(format!("`{}`", path.display())))?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => State {

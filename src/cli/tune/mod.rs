@@ -86,7 +86,8 @@ pub(crate) fn run(args: &TuneArgs, cx: &Cx) -> Result<ExitStatus> {
     let common = args.common(&source.path);
     let ways = Way::all(&args.tries, &common)?;
     let folder = Folder::new(args.output.as_deref())?;
-    let report = Tuner::new(args, &common, &source, &folder, cx)?.run(&ways)?;
+    let kept = folder.kept()?;
+    let report = Tuner::new(args, &common, &source, &folder, cx)?.run(&ways, kept)?;
     if let Some(path) = &args.html {
         let title = format!("Ways to quantize {}", report.baseline.name);
         cx.file(path, &frontier_html(&title, &report))?;

@@ -58,6 +58,20 @@ impl Source {
     }
 }
 
+/// A mean divergence below this is not far from what holding a baseline in half precision costs.
+const NEAR: f64 = 1e-5;
+
+/// Options that say how codes are chosen, and nothing of what the model computes as it came.
+const FORM: [&str; 7] = [
+    "--method",
+    "--bits",
+    "--block-size",
+    "--asymmetric",
+    "--accuracy-level",
+    "--format",
+    "--budget",
+];
+
 /// Makes and compares models.
 pub(super) struct Tuner<'a> {
     args: &'a TuneArgs,
@@ -87,7 +101,8 @@ impl<'a> Tuner<'a> {
         let engine = found_engine(&args.engine, cx)?;
         let mut feed = args.feed.clone();
         feed.how.tokenizer = feed.how.tokenizer.or_else(|| beside(&source.path));
-        let log_probs = (source.task == Task::CausalLm).then(|| folder.work("baseline.lp"));
+        let log_probs = (source.task == Task::CausalLm)
+            .then(|| folder.work(&format!("baseline-{}.lp", std::process::id())));
         cx.progress(&format!("running {}\n", source.path.display()));
         let comparison = EvalArgs::from(Comparison {
             model: None,
@@ -122,12 +137,8 @@ impl<'a> Tuner<'a> {
     }
 
     /// Makes and compares all of `ways`.
-    pub(super) fn run(&self, ways: &[Way]) -> Result<Report> {
+    pub(super) fn run(&self, ways: &[Way], mut kept: Option<Kept>) -> Result<Report> {
         let names = names(ways);
-        let mut kept = match self.folder.is_kept() {
-            true => Some(Kept::open(self.folder)?),
-            false => None,
-        };
         let (mut made, mut failed) = (Vec::new(), Vec::new());
         for (i, (way, name)) in ways.iter().zip(&names).enumerate() {
             if self.cx.cancelled().load(Ordering::Relaxed) {
@@ -150,6 +161,7 @@ impl<'a> Tuner<'a> {
             }
         }
         mark_frontier(&mut made);
+        let warnings = self.warnings(&made);
         let baseline = self.baseline.baseline.clone();
         Ok(Report {
             schema: tune::SCHEMA,
@@ -161,8 +173,27 @@ impl<'a> Tuner<'a> {
             baseline: baseline.unwrap_or_else(|| ModelResult::named("")),
             ways: made,
             failed,
-            warnings: self.baseline.warnings.clone(),
+            warnings,
         })
+    }
+
+    /// What makes figures say less than they seem to.
+    fn warnings(&self, ways: &[tune::Way]) -> Vec<String> {
+        let mut warnings = self.baseline.warnings.clone();
+        let real = |path: &PathBuf| path.canonicalize().ok();
+        let calibrated_on = self.args.calibrate.as_ref().and_then(real);
+        if calibrated_on.is_some() && self.args.feed.text.as_ref().and_then(real) == calibrated_on {
+            let same =
+                "ways are calibrated on what they are compared on: they seem nearer than they are";
+            warnings.push(same.to_owned());
+        }
+        let divergences = ways.iter().filter_map(|w| w.mean_kld);
+        if divergences.map(|mean| mean.value).any(|mean| mean < NEAR) {
+            let half = "the baseline's distributions are held in half precision: divergences below 1e-6 nats say \
+                        nothing";
+            warnings.push(half.to_owned());
+        }
+        warnings
     }
 
     /// One way, and a word when it was finished before.
@@ -231,16 +262,20 @@ impl<'a> Tuner<'a> {
         }
         more.extend(["--engine".into(), self.engine.engine.name().into()]);
         let mut args = way.arguments(&more, self.common)?;
-        if let Some(budget) = args.budget() {
-            // The survey of a budget is that of all with the same forms.
-            let forms = budget.forms();
-            let key = Key {
-                options: format!("{} {forms:?}", way.without("--budget")),
+        let forms = args.tried_forms();
+        let named = |options: String| {
+            Key {
+                options,
                 ..key.clone()
-            };
-            let survey = format!("survey-{}", key.name());
-            args.share_survey(self.folder.work(&survey));
-        }
+            }
+            .name()
+        };
+        let survey = named(format!("{} {forms:?}", way.without(&["--budget"])));
+        let peaks = named(way.without(&FORM));
+        args.share(
+            self.folder.work(&format!("survey-{survey}")),
+            self.folder.work(&format!("peaks-{peaks}.json")),
+        );
         let (summaries, _) = quantize::make(&args, self.cx)?;
         Ok(summaries.first().and_then(|s| s.bits_per_weight()))
     }
@@ -264,7 +299,7 @@ impl<'a> Tuner<'a> {
 impl Drop for Tuner<'_> {
     fn drop(&mut self) {
         if let Some(path) = &self.log_probs {
-            // Each run has its own; one that stays only takes space.
+            // Each process has its own; one that stays only takes space.
             let _ = fs::remove_file(path);
         }
     }

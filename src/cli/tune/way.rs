@@ -169,19 +169,22 @@ impl Way {
         Ok(read(&words, common)?.1)
     }
 
-    /// [`options`](Self::options) without that one, which has a value.
-    pub(super) fn without(&self, option: &str) -> String {
-        let words: Vec<_> = self.words.iter().map(|w| w.to_string_lossy()).collect();
-        let joined = format!("{option}=");
-        let is_other = |i: usize| {
-            let is_value = i > 0 && words[i - 1] == option;
-            words[i] != option && !is_value && !words[i].starts_with(&joined)
-        };
-        words::join(
-            (0..words.len())
-                .filter(|&i| is_other(i))
-                .map(|i| &*words[i]),
-        )
+    /// [`options`](Self::options) without those of these names.
+    pub(super) fn without(&self, names: &[&str]) -> String {
+        let mut words = self.words.iter().map(|w| w.to_string_lossy());
+        let mut left = Vec::new();
+        while let Some(word) = words.next() {
+            let (name, joined) = word
+                .split_once('=')
+                .map_or((&*word, false), |(n, _)| (n, true));
+            match names.contains(&name) {
+                false => left.push(word.into_owned()),
+                true if joined || name == "--asymmetric" => {}
+                // Its value goes with it.
+                true => drop(words.next()),
+            }
+        }
+        words::join(left.iter().map(String::as_str))
     }
 
     /// The options, as they are typed into a shell.
@@ -301,6 +304,11 @@ mod tests {
         let expected =
             "--dtype q4f16 --budget 5bpw --calibrate 'my text.txt' --calibration-windows 4";
         assert_eq!(budget.options(), expected);
+        let calibration = "--dtype q4f16 --calibrate 'my text.txt' --calibration-windows 4";
+        assert_eq!(budget.without(&["--budget"]), calibration);
+        let gptq = way("--method=gptq --asymmetric --block-size 32");
+        let form = ["--method", "--asymmetric", "--block-size"];
+        assert_eq!(gptq.without(&form), calibration);
         assert_eq!(way("").name(), "q4f16");
         // Another dtype of all ways: int8 has no use for a calibration.
         let int8 = common(Dtype::Int8, Some(calibration()));
