@@ -304,11 +304,11 @@ mod tests {
         let expected =
             "--dtype q4f16 --budget 5bpw --calibrate 'my text.txt' --calibration-windows 4";
         assert_eq!(budget.options(), expected);
-        let calibration = "--dtype q4f16 --calibrate 'my text.txt' --calibration-windows 4";
-        assert_eq!(budget.without(&["--budget"]), calibration);
+        let only = "--dtype q4f16 --calibrate 'my text.txt' --calibration-windows 4";
+        assert_eq!(budget.without(&["--budget"]), only);
         let gptq = way("--method=gptq --asymmetric --block-size 32");
         let form = ["--method", "--asymmetric", "--block-size"];
-        assert_eq!(gptq.without(&form), calibration);
+        assert_eq!(gptq.without(&form), only);
         assert_eq!(way("").name(), "q4f16");
         // Another dtype of all ways: int8 has no use for a calibration.
         let int8 = common(Dtype::Int8, Some(calibration()));
