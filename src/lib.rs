@@ -62,6 +62,8 @@ pub mod report;
 pub mod schema;
 pub mod target;
 pub mod text;
+#[cfg(feature = "eval")]
+pub mod tune;
 pub mod verify;
 pub mod weights;
 

@@ -13,6 +13,7 @@ use onnxq::{
     maxima::Maxima,
     mix::{Budget, Calibration, Choices, Form, Measured, Mix, Recipe},
     onnx::{self, ExternalData},
+    output_file::write_whole,
     pass::{PassManager, Pipeline, QuantizedWeight},
     passes::REGISTRY,
     weights::Calibrated,
@@ -43,6 +44,12 @@ pub(crate) struct CalibrateArgs {
     /// example: --calibration-folder work]
     #[arg(long, value_name = "DIR", requires = "calibrate")]
     calibration_folder: Option<PathBuf>,
+    /// Where the errors of all forms are kept, when not in the folder: for several runs with the same forms.
+    #[arg(skip)]
+    pub(super) survey_folder: Option<PathBuf>,
+    /// Where the values that half precision cannot hold are kept: for several runs of the same model.
+    #[arg(skip)]
+    pub(super) peaks_file: Option<PathBuf>,
 }
 
 /// The extensions of files that hold tensors.
@@ -167,6 +174,31 @@ impl Prepared<'_> {
 
     /// Of the values that half precision cannot hold, the largest magnitude.
     pub(crate) fn beyond_half(&self) -> Result<Vec<(String, f64)>> {
+        let Some(file) = &self.args.peaks_file else {
+            return self.measured_beyond_half();
+        };
+        let kept = std::fs::read(file).ok();
+        // Bits: text need not tell the last one.
+        let kept = kept.and_then(|bytes| serde_json::from_slice::<Vec<(String, u64)>>(&bytes).ok());
+        if let Some(kept) = kept {
+            let found = kept
+                .into_iter()
+                .map(|(name, bits)| (name, f64::from_bits(bits)));
+            return Ok(found.collect());
+        }
+        let found = self.measured_beyond_half()?;
+        let kept: Vec<_> = found
+            .iter()
+            .map(|(name, most)| (name, most.to_bits()))
+            .collect();
+        write_whole(
+            file,
+            &serde_json::to_vec(&kept).expect("a list of names and numbers"),
+        )?;
+        Ok(found)
+    }
+
+    fn measured_beyond_half(&self) -> Result<Vec<(String, f64)>> {
         let mut model = self.model.clone();
         // As the pass does, so that values have the names it will find.
         let inline = Pipeline::parse("inline-functions", REGISTRY)?;
@@ -271,7 +303,8 @@ impl Prepared<'_> {
             choices.candidates.push(blocks.collect());
         }
         let name = self.file.display().to_string();
-        let folder = self.folder("survey");
+        let shared = self.args.survey_folder.clone();
+        let folder = shared.or_else(|| self.folder("survey"));
         let options = self.options(folder.as_deref(), cx);
         let steps = cx.steps();
         let mut tell = |done, total, what: &str| steps.tell(done, total, what);

@@ -101,6 +101,13 @@ impl Cx {
         let _ = io::stderr().lock().write_all(text.as_bytes());
     }
 
+    /// Progress, which `--quiet` leaves out.
+    pub(crate) fn progress(&self, text: &str) {
+        if !self.quiet {
+            self.note(text);
+        }
+    }
+
     /// Opens and verifies the model that `args` name.
     pub(crate) fn open(&self, args: &ReadArgs) -> Result<(PathBuf, Opened)> {
         let (path, opened) = self.look_at(&args.model, &args.how)?;

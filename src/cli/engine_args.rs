@@ -11,7 +11,7 @@ use onnxq::{
 use super::Cx;
 
 /// Which engine runs the models.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct EngineArgs {
     /// What runs the model: ONNX Runtime when it is found, else rten (auto), or one of them
     /// [example: --engine rten]
@@ -22,7 +22,7 @@ pub(crate) struct EngineArgs {
 }
 
 /// Where ONNX Runtime is.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct LibraryArgs {
     /// The library of ONNX Runtime, or a folder with it; without it ORT_DYLIB_PATH, the package
     /// `onnxruntime` of Python and node_modules/onnxruntime-node are tried
@@ -37,6 +37,26 @@ pub(crate) enum EngineName {
     #[value(name = "onnxruntime")]
     OnnxRuntime,
     Rten,
+}
+
+impl EngineName {
+    /// The one that `engine` is.
+    pub(crate) fn of(engine: &dyn Engine) -> EngineName {
+        match engine.name() {
+            "onnxruntime" => EngineName::OnnxRuntime,
+            "rten" => EngineName::Rten,
+            _ => EngineName::Auto,
+        }
+    }
+
+    /// As on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            EngineName::Auto => "auto",
+            EngineName::OnnxRuntime => "onnxruntime",
+            EngineName::Rten => "rten",
+        }
+    }
 }
 
 impl From<EngineName> for Choice {

@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use onnxq::{
     Error, Result, bench,
-    engine::{Array, Engine, LoadOptions, Signature, inputs_of, read_tensors},
+    engine::{Engine, LoadOptions, Signature, inputs_of},
     eval::{
         self, Baseline, Evaluation, Items, LanguageOptions, OpenSubject, Subject, Tokens,
         report::Task,
@@ -21,6 +22,7 @@ use super::{
     bench::{plotted, token_axis},
     context::{Inputs, at_file},
     engine_args::EngineArgs,
+    feed_args::FeedArgs,
     half::Half,
     summary::Summary,
     text_args::{LimitArgs, TextArgs},
@@ -49,49 +51,8 @@ pub(crate) struct EvalArgs {
     /// [example: --baseline-logprobs b.lp]
     #[arg(long, value_name = "FILE", conflicts_with = "save_baseline")]
     baseline_logprobs: Option<PathBuf>,
-    /// What kind of model it is, where its outputs do not tell [example: --task causal-lm]
-    #[arg(long, value_name = "TASK")]
-    task: Option<TaskName>,
-
-    /// Text: predicted by language models; a text a line for classifiers and encoders
-    /// [example: --text wikitext-2-test.txt]
-    #[arg(long, value_name = "FILE", help_heading = "Input", conflicts_with_all = ["tokens", "random"])]
-    text: Option<PathBuf>,
-    /// Token ids instead, as a JSON list or a list of lists [example: --tokens ids.json]
-    #[arg(
-        long,
-        value_name = "FILE",
-        help_heading = "Input",
-        conflicts_with = "random"
-    )]
-    tokens: Option<PathBuf>,
-    /// Tensors by name, .npz or .safetensors; each file is fed on its own, or beside text and
-    /// tokens (an encoder's states) [example: --inputs image.npz]
-    #[arg(
-        long,
-        value_name = "FILE",
-        help_heading = "Input",
-        conflicts_with = "random"
-    )]
-    inputs: Vec<PathBuf>,
-    /// Made-up tensors, N times [example: --random 4]
-    #[arg(long, value_name = "N", help_heading = "Input")]
-    random: Option<u64>,
-    /// Seed of --random [example: --seed 7]
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Input")]
-    seed: u64,
-    /// Extent of an axis of --random [example: --dim batch_size=4]
-    #[arg(long, value_name = "NAME=N", help_heading = "Input", value_parser = parse_dim, requires = "random")]
-    dim: Vec<(String, i64)>,
     #[command(flatten)]
-    how: TextArgs,
-    /// Feed N tokens at once, through the cache, instead of a whole window [example: --chunk 64]
-    #[arg(long, value_name = "N", help_heading = "Text")]
-    chunk: Option<usize>,
-    /// Feed N windows at once, where the models allow it [example: --batch 4]
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Text")]
-    batch: usize,
-
+    pub(super) feed: FeedArgs,
     #[command(flatten)]
     limits: LimitArgs,
     /// Measure the engine's own noise on the begin of the first N windows, or on N items: the
@@ -122,33 +83,6 @@ pub(crate) struct EvalArgs {
     /// Write a page with plots [example: --html report.html]
     #[arg(long, value_name = "FILE", help_heading = "Reports")]
     html: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum TaskName {
-    /// Predicts the next token
-    CausalLm,
-    /// Scores labels
-    Classifier,
-    /// Gives vectors
-    Encoder,
-}
-
-impl From<TaskName> for Task {
-    fn from(name: TaskName) -> Task {
-        match name {
-            TaskName::CausalLm => Task::CausalLm,
-            TaskName::Classifier => Task::Classifier,
-            TaskName::Encoder => Task::Encoder,
-        }
-    }
-}
-
-fn parse_dim(text: &str) -> Result<(String, i64), String> {
-    let parsed = text
-        .rsplit_once('=')
-        .and_then(|(name, n)| Some((name.to_owned(), n.parse().ok()?)));
-    parsed.ok_or_else(|| "expected NAME=N".to_owned())
 }
 
 pub(crate) fn run(args: &EvalArgs, cx: &Cx) -> Result<ExitStatus> {
@@ -223,6 +157,12 @@ impl Opened {
         Ok(Opened { models, base, half })
     }
 
+    /// The first model; the baseline, where that is run alone.
+    fn first(&self) -> &OpenSubject {
+        let first = self.models.first().or(self.base.as_ref());
+        first.expect("a model is required")
+    }
+
     fn baseline(&self) -> Option<Subject<'_>> {
         let base = self.base.as_ref().map(|open| self.named(open));
         base.or_else(|| self.half.as_ref().map(Half::subject))
@@ -245,6 +185,48 @@ impl Opened {
     }
 }
 
+/// A comparison that another command makes: of one model, or a run of the baseline alone.
+pub(super) struct Comparison<'a> {
+    /// What is compared; without it the baseline runs alone.
+    pub(super) model: Option<&'a Path>,
+    /// What it is compared with.
+    pub(super) baseline: Option<&'a Path>,
+    /// Where the baseline's distributions are saved, or where they are.
+    pub(super) save_baseline: Option<PathBuf>,
+    pub(super) baseline_logprobs: Option<PathBuf>,
+    pub(super) feed: FeedArgs,
+    pub(super) engine: EngineArgs,
+    pub(super) noise: usize,
+    /// What the other command writes.
+    pub(super) json: Option<PathBuf>,
+    pub(super) html: Option<PathBuf>,
+}
+
+impl From<Comparison<'_>> for EvalArgs {
+    fn from(comparison: Comparison<'_>) -> EvalArgs {
+        EvalArgs {
+            models: comparison
+                .model
+                .map(Path::to_path_buf)
+                .into_iter()
+                .collect(),
+            baseline: comparison.baseline.map(Path::to_path_buf),
+            save_baseline: comparison.save_baseline,
+            baseline_logprobs: comparison.baseline_logprobs,
+            feed: comparison.feed,
+            limits: LimitArgs::default(),
+            noise: comparison.noise,
+            per_node: None,
+            log_probs: None,
+            bench: None,
+            engine: comparison.engine,
+            json: comparison.json,
+            junit: None,
+            html: comparison.html,
+        }
+    }
+}
+
 impl EvalArgs {
     /// The files that the command writes.
     fn outputs(&self) -> impl Iterator<Item = &Path> {
@@ -261,12 +243,12 @@ impl EvalArgs {
     /// Fails when a file would be written over one that is read, or over another that is written.
     fn check_outputs(&self) -> Result<()> {
         let read = [
-            &self.text,
-            &self.tokens,
+            &self.feed.text,
+            &self.feed.tokens,
             &self.baseline_logprobs,
-            &self.how.tokenizer,
+            &self.feed.how.tokenizer,
         ];
-        let read = read.into_iter().flatten().chain(&self.inputs);
+        let read = read.into_iter().flatten().chain(&self.feed.inputs);
         let mut taken: HashSet<PathBuf> = read.filter_map(|p| p.canonicalize().ok()).collect();
         for output in self.outputs() {
             Summary::check_path(Some(output))?;
@@ -288,46 +270,29 @@ impl EvalArgs {
         }
         Ok(())
     }
-
-    fn given(&self) -> Result<Vec<Vec<(String, Array)>>> {
-        self.inputs.iter().map(|file| read_tensors(file)).collect()
-    }
 }
 
-fn evaluate(args: &EvalArgs, cx: &Cx) -> Result<(Evaluation, Option<report::Bench>)> {
+/// Evaluates what `args` name; reports are not written.
+pub(super) fn evaluate(args: &EvalArgs, cx: &Cx) -> Result<(Evaluation, Option<report::Bench>)> {
     args.check_outputs()?;
     let opened = Opened::new(args, cx)?;
     if args.per_node.is_some() && args.baseline.is_none() {
         return Err(Error::input("--per-node: expected --baseline, a model"));
     }
-    if args.batch == 0 {
+    if args.feed.batch == 0 {
         return Err(Error::input("--batch is 0, expected at least 1"));
     }
     let engine = args.engine.engine(cx)?;
     let load = args.engine.load_options(cx);
-    let is_text = args.text.is_some() || args.tokens.is_some();
-    if !is_text && args.inputs.is_empty() && args.random.is_none() {
-        return Err(Error::input(
-            "there is nothing to feed: expected --text, --tokens, --inputs or --random",
-        ));
-    }
-    let signature = Signature::of(opened.models[0].model());
-    let task = match args.task {
-        _ if !is_text => Task::Tensors,
-        Some(task) => task.into(),
-        // With its other inputs given, a decoder is a language model, too.
-        None if !args.inputs.is_empty() && eval::gives_logits_per_token(&signature) => {
-            Task::CausalLm
-        }
-        None => {
-            eval::task_of(&signature).map_err(|e| e.at(args.models[0].display().to_string()))?
-        }
-    };
+    let first = opened.first();
+    let task = args.feed.task(first)?;
+    let signature = Signature::of(first.model());
     let job = Job {
         args,
         opened: &opened,
         engine: &*engine,
         load,
+        cancel: cx.cancelled(),
     };
     let evaluation = match task {
         Task::CausalLm => job.language(),
@@ -343,6 +308,8 @@ struct Job<'a> {
     opened: &'a Opened,
     engine: &'a dyn Engine,
     load: LoadOptions,
+    /// Set to stop.
+    cancel: &'static AtomicBool,
 }
 
 /// Tokens of the text that nodes are ranked on: every value of every layer is held.
@@ -352,17 +319,17 @@ impl Job<'_> {
     fn language(&self) -> Result<Evaluation> {
         let args = self.args;
         let tokens = self.tokens(TextArgs::text)?;
-        let given = args.given()?.into_iter().flatten().collect();
+        let given = args.feed.given()?.into_iter().flatten().collect();
         let options = LanguageOptions {
-            windows: args.how.windows(),
-            chunk: args.chunk,
-            batch: args.batch,
+            windows: args.feed.how.windows(),
+            chunk: args.feed.chunk,
+            batch: args.feed.batch,
             noise_windows: args.noise,
             given,
             save_baseline: args.save_baseline.clone(),
             log_probs: args.log_probs.clone(),
             load: self.load,
-            cancel: None,
+            cancel: Some(self.cancel),
         };
         let known = self.opened.baseline();
         let baseline = match (&args.baseline_logprobs, known.clone()) {
@@ -377,7 +344,7 @@ impl Job<'_> {
             eval::language_models(engine, baseline, &subjects, &tokens, &options, &limits)?;
         let items = Items::Texts {
             tokens: &tokens,
-            window: RANKED.min(args.how.window),
+            window: RANKED.min(args.feed.how.window),
             given: &options.given,
         };
         self.rank(&mut evaluation, items)?;
@@ -386,10 +353,10 @@ impl Job<'_> {
 
     fn texts(&self, task: Task) -> Result<Evaluation> {
         let tokens = self.tokens(TextArgs::lines)?;
-        let given: Vec<_> = self.args.given()?.into_iter().flatten().collect();
+        let given: Vec<_> = self.args.feed.given()?.into_iter().flatten().collect();
         let items = Items::Texts {
             tokens: &tokens,
-            window: self.args.how.window,
+            window: self.args.feed.how.window,
             given: &given,
         };
         self.outputs(task, items)
@@ -397,22 +364,24 @@ impl Job<'_> {
 
     fn tensors(&self, signature: &Signature) -> Result<Evaluation> {
         let args = self.args;
-        let dims: BTreeMap<String, i64> = args.dim.iter().cloned().collect();
-        let (sets, source) = match args.random {
+        let dims: BTreeMap<String, i64> = args.feed.dim.iter().cloned().collect();
+        let (sets, source) = match args.feed.random {
             Some(n) => {
-                let sets = (0..n).map(|i| inputs_of(signature, args.seed.wrapping_add(i), &dims));
+                let sets =
+                    (0..n).map(|i| inputs_of(signature, args.feed.seed.wrapping_add(i), &dims));
                 (
                     sets.collect::<Result<_>>()?,
-                    format!("random, seed {}", args.seed),
+                    format!("random, seed {}", args.feed.seed),
                 )
             }
             None => {
                 let names: Vec<_> = args
+                    .feed
                     .inputs
                     .iter()
                     .map(|p| p.display().to_string())
                     .collect();
-                (args.given()?, names.join(", "))
+                (args.feed.given()?, names.join(", "))
             }
         };
         let items = Items::Tensors {
@@ -430,8 +399,8 @@ impl Job<'_> {
             ("--save-baseline", args.save_baseline.is_some()),
             ("--baseline-logprobs", args.baseline_logprobs.is_some()),
             ("--log-probs", args.log_probs.is_some()),
-            ("--chunk", args.chunk.is_some()),
-            ("--batch", args.batch != 1),
+            ("--chunk", args.feed.chunk.is_some()),
+            ("--batch", args.feed.batch != 1),
         ];
         if let Some((option, _)) = only_lm.iter().find(|(_, used)| *used) {
             return Err(Error::input(format!(
@@ -454,15 +423,13 @@ impl Job<'_> {
     }
 
     fn tokens(&self, of_text: fn(&TextArgs, &Path, &Path) -> Result<Tokens>) -> Result<Tokens> {
-        let (args, model) = (self.args, &self.args.models[0]);
+        let args = self.args;
         // Of a folder, what is beside the file in it.
-        let model = match self.opened.models[0].subject().path {
-            Some(path) => path.to_path_buf(),
-            None => model.clone(),
-        };
-        match (&args.text, &args.tokens) {
-            (Some(text), _) => of_text(&args.how, text, &model),
-            (None, Some(tokens)) => args.how.ids(tokens, &model),
+        let model = self.opened.first().subject().path.map(Path::to_path_buf);
+        let model = model.unwrap_or_default();
+        match (&args.feed.text, &args.feed.tokens) {
+            (Some(text), _) => of_text(&args.feed.how, text, &model),
+            (None, Some(tokens)) => args.feed.how.ids(tokens, &model),
             (None, None) => unreachable!("the task is one on text"),
         }
     }
@@ -480,20 +447,20 @@ impl Job<'_> {
         };
         let subject = |open: &OpenSubject| {
             let signature = Signature::of(open.model());
-            let mut dims: BTreeMap<String, i64> = self.args.dim.iter().cloned().collect();
-            let window = self.args.how.window as i64;
+            let mut dims: BTreeMap<String, i64> = self.args.feed.dim.iter().cloned().collect();
+            let window = self.args.feed.how.window as i64;
             dims.extend(token_axis(&signature).map(|axis| (axis, window)));
             let subject = open.subject();
             Ok(bench::Subject {
                 path: subject.path.map(Path::to_path_buf).unwrap_or_default(),
                 model: open.model().clone(),
                 bytes: subject.bytes,
-                inputs: inputs_of(&signature, self.args.seed, &dims)?,
+                inputs: inputs_of(&signature, self.args.feed.seed, &dims)?,
             })
         };
         let files = self.opened.base.iter().chain(&self.opened.models);
         let subjects: Vec<_> = files.map(subject).collect::<Result<_>>()?;
-        let source = bench::Source::Seed(self.args.seed);
+        let source = bench::Source::Seed(self.args.feed.seed);
         let report = bench::run(self.engine, &subjects, source, &options)?;
         Ok(Some(plotted(&report)))
     }

@@ -49,6 +49,11 @@ pub(crate) struct JobArgs {
 }
 
 impl JobArgs {
+    /// Prints the reports, and writes them where asked.
+    pub(crate) fn report(&self, summaries: &[Summary], cx: &Cx) -> Result<()> {
+        Summary::finish(summaries, cx, self.json.as_deref())
+    }
+
     /// The pipeline of `text`, given by `option`, after the extents are fixed.
     ///
     /// # Errors
@@ -124,13 +129,28 @@ pub(crate) struct Demands<'a> {
 /// What became of a job.
 pub(crate) struct Done {
     pub(crate) status: ExitStatus,
+    /// A report of each output.
+    pub(crate) summaries: Vec<Summary>,
     /// What a check found of each output.
     pub(crate) checked: Vec<Evaluation>,
 }
 
-/// Runs the pipelines of `variants` on one model, and writes what they make of it where that meets the
-/// demands. `calibrated` is for their passes.
+/// Runs the pipelines of `variants` on one model, writes what they make of it where that meets the
+/// demands, and reports. `calibrated` is for their passes.
 pub(crate) fn run(
+    args: &JobArgs,
+    variants: &[Variant<'_>],
+    calibrated: Option<Arc<Calibrated>>,
+    demands: Option<&Demands<'_>>,
+    cx: &Cx,
+) -> Result<ExitStatus> {
+    let done = make(args, variants, calibrated, demands, cx)?;
+    args.report(&done.summaries, cx)?;
+    Ok(done.status)
+}
+
+/// As [`run`], with the reports in the caller's hands.
+pub(crate) fn make(
     args: &JobArgs,
     variants: &[Variant<'_>],
     calibrated: Option<Arc<Calibrated>>,
@@ -212,12 +232,15 @@ pub(crate) fn run(
             })
         })
         .collect();
-    Summary::finish(&summaries, cx, args.json.as_deref())?;
     let status = match passed {
         true => ExitStatus::Done,
         false => ExitStatus::Differs,
     };
-    Ok(Done { status, checked })
+    Ok(Done {
+        status,
+        summaries,
+        checked,
+    })
 }
 
 /// Writes all of `ready`, each to its target.

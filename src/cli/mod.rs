@@ -8,6 +8,7 @@ mod diff;
 mod engine_args;
 mod engines;
 mod eval;
+mod feed_args;
 mod half;
 mod inspect;
 mod instruments;
@@ -19,6 +20,7 @@ mod summary;
 mod table;
 mod targets;
 mod text_args;
+mod tune;
 mod verify;
 
 use std::path::PathBuf;
@@ -62,6 +64,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     Targets(targets::TargetsArgs),
     Eval(Box<eval::EvalArgs>),
+    Tune(Box<tune::TuneArgs>),
     Bench(bench::BenchArgs),
     Engines(engines::EnginesArgs),
 }
@@ -88,6 +91,7 @@ pub(crate) fn run() -> Result<ExitStatus> {
         Command::Verify(args) => verify::run(args, &cx),
         Command::Targets(args) => targets::run(args, &cx),
         Command::Eval(args) => eval::run(args, &cx),
+        Command::Tune(args) => tune::run(args, &cx),
         Command::Bench(args) => bench::run(args, &cx),
         Command::Engines(args) => engines::run(args, &cx),
     }

@@ -39,5 +39,5 @@ pub(crate) fn run(args: &OptArgs, cx: &Cx) -> Result<ExitStatus> {
         pipeline,
         output: Box::new(output),
     };
-    Ok(job::run(&args.job, &[variant], None, None, cx)?.status)
+    job::run(&args.job, &[variant], None, None, cx)
 }

@@ -121,8 +121,8 @@ pub(crate) struct QuantizeArgs {
 }
 
 /// Names of transformers.js, and what they mean there.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Dtype {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Dtype {
     /// Everything in half precision
     Fp16,
     /// Weights in blocks of 2 bits; everything else keeps its type
@@ -143,7 +143,7 @@ enum Dtype {
 
 impl Dtype {
     /// As on the command line.
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Dtype::Fp16 => "fp16",
             Dtype::Q2 => "q2",
@@ -156,7 +156,7 @@ impl Dtype {
         }
     }
 
-    fn in_blocks(self) -> bool {
+    pub(super) fn in_blocks(self) -> bool {
         matches!(self, Dtype::Q2 | Dtype::Q2f16 | Dtype::Q4 | Dtype::Q4f16)
     }
 
@@ -166,6 +166,13 @@ impl Dtype {
 }
 
 pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
+    let done = make(args, true, cx)?;
+    args.job.report(&done.summaries, cx)?;
+    Ok(done.status)
+}
+
+/// Makes the outputs, and leaves it to the caller to report, and to `verify` what a budget makes.
+pub(super) fn make(args: &QuantizeArgs, verify: bool, cx: &Cx) -> Result<Done> {
     let targets = args.target.iter().map(String::as_str);
     let targets = Targets::parse(targets).map_err(at_option("--target"))?;
     args.check_used()?;
@@ -181,12 +188,12 @@ pub(crate) fn run(args: &QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
     let mut decided = args.decide(prepared.as_ref(), cx)?;
     match (args.budget, &prepared) {
         (Some(budget), Some(prepared)) => {
-            demands.spare = prepared.spare();
+            demands.spare = prepared.spare().filter(|_| verify);
             args.spend(budget, prepared, decided, &demands, cx)
         }
         _ => {
             decided.calibrated = args.calibrated(prepared.as_ref(), &decided, cx)?;
-            Ok(args.write(&decided, &demands, cx)?.status)
+            args.write(&decided, &demands, cx)
         }
     }
 }
@@ -241,6 +248,53 @@ enum Blocks<'a> {
 }
 
 impl QuantizeArgs {
+    /// The one output that is asked for, when what can be refused without the model has been.
+    ///
+    /// # Errors
+    /// There are several, or an option has no use or is malformed.
+    pub(super) fn alone(&self) -> Result<Dtype> {
+        let [dtype] = self.dtypes()[..] else {
+            return Err(Error::input("--dtype: expected one"));
+        };
+        self.check_used()?;
+        let targets = self.target.iter().map(String::as_str);
+        Targets::parse(targets).map_err(at_option("--target"))?;
+        self.bits_of(dtype)?;
+        self.before()?;
+        Ok(dtype)
+    }
+
+    /// Whether a calibration decides something besides what half precision cannot hold. Methods that need
+    /// none are named to say so.
+    pub(super) fn is_calibrated(&self) -> bool {
+        let data_free = |m: &String| matches!(&**m, "rtn" | "mse" | "hqq");
+        let in_blocks = self.dtype.iter().any(|d| d.in_blocks());
+        let half = self.dtype.contains(&Dtype::Fp16);
+        let method = self.method.as_ref().is_some_and(data_free);
+        half || in_blocks && (self.budget.is_some() || !method)
+    }
+
+    /// The forms that a budget tries; none without one.
+    pub(super) fn tried_forms(&self) -> &'static [Form] {
+        match self.budget {
+            Some(Spend::Within(budget)) => budget.forms(),
+            Some(Spend::Least) => Budget::Divergence(0.0).forms(),
+            None => &[],
+        }
+    }
+
+    /// The recipe's file, if there is one.
+    pub(super) fn recipe(&self) -> Option<&Path> {
+        self.recipe.as_deref()
+    }
+
+    /// Keeps in the folder `survey` what runs with other budgets have in common, and in the file `peaks` what
+    /// those with other forms and methods have.
+    pub(super) fn share(&mut self, survey: PathBuf, peaks: PathBuf) {
+        self.calibrate.survey_folder = Some(survey);
+        self.calibrate.peaks_file = Some(peaks);
+    }
+
     /// The dtypes that are asked for, each once.
     fn dtypes(&self) -> Vec<Dtype> {
         let mut dtypes: Vec<Dtype> = Vec::new();
@@ -343,7 +397,7 @@ impl QuantizeArgs {
         mut decided: Decided,
         demands: &Demands<'_>,
         cx: &Cx,
-    ) -> Result<ExitStatus> {
+    ) -> Result<Done> {
         let dtype = self.one()?;
         let limit = self.check.max_mean_kld();
         let mut goal = match (budget, limit) {
@@ -378,18 +432,21 @@ impl QuantizeArgs {
             decided.calibrated = self.calibrated(Some(prepared), &decided, cx)?;
             let done = self.write(&decided, demands, cx)?;
             let measured = done.checked.first().and_then(Evaluation::mean_kld);
-            match (done.status, goal, limit, measured) {
+            match (&done.status, goal, limit, measured) {
                 // As much below the limit as the expectation was too low.
                 (ExitStatus::Differs, Budget::Divergence(from), Some(limit), Some(measured))
                     if measured > limit && attempt < ATTEMPTS =>
                 {
+                    cx.note(&format!(
+                        "measured {measured:.4}, expected at most {limit}\n"
+                    ));
                     goal = Budget::Divergence(from.min(mix.cost) * (limit / measured) * 0.97);
                 }
                 (ExitStatus::Done, ..) => {
                     self.write_recipe(prepared, &decided, cx)?;
-                    return Ok(ExitStatus::Done);
+                    return Ok(done);
                 }
-                (status, ..) => return Ok(status),
+                _ => return Ok(done),
             }
         }
         unreachable!("it ends within its attempts")
@@ -398,7 +455,7 @@ impl QuantizeArgs {
     /// Writes what is decided.
     fn write(&self, decided: &Decided, demands: &Demands<'_>, cx: &Cx) -> Result<Done> {
         let variants = self.variants(decided)?;
-        job::run(
+        job::make(
             &self.job,
             &variants,
             decided.calibrated.clone(),

@@ -124,6 +124,11 @@ impl Start {
 }
 
 impl Summary {
+    /// Bits of a quantized element, scales and zero points included; `None` where none is quantized.
+    pub(crate) fn bits_per_weight(&self) -> Option<f64> {
+        self.bits_per_weight
+    }
+
     pub(crate) fn start(path: &Path, opened: &Opened) -> Start {
         let file = |f: &onnxq::ir::SourceFile| FileSize {
             path: f.path().to_path_buf(),

@@ -8,15 +8,18 @@ use onnxq::{
     eval::{Limits, Tokens, Windows},
 };
 
+/// Tokens of a window.
+pub(crate) const WINDOW: usize = 256;
+
 /// How text becomes windows of tokens.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct TextArgs {
     /// The tokenizer [default: tokenizer.json beside the model, or in the folder above;
     /// example: --tokenizer tokenizer.json]
     #[arg(long, value_name = "FILE", help_heading = "Text")]
     pub(crate) tokenizer: Option<PathBuf>,
     /// Tokens of a window [example: --window 512]
-    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Text")]
+    #[arg(long, value_name = "N", default_value_t = WINDOW, help_heading = "Text")]
     pub(crate) window: usize,
     /// Tokens from one window to the next; the others are context only [default: the window;
     /// example: --stride 128]
@@ -94,7 +97,8 @@ impl TextArgs {
     }
 }
 
-fn beside(model: &Path) -> Option<PathBuf> {
+/// The tokenizer beside `model`, or in the folder above.
+pub(crate) fn beside(model: &Path) -> Option<PathBuf> {
     let model = std::path::absolute(model).ok()?;
     let folders = model.ancestors().skip(1).take(2);
     let mut files = folders.map(|folder| folder.join("tokenizer.json"));
@@ -102,7 +106,7 @@ fn beside(model: &Path) -> Option<PathBuf> {
 }
 
 /// What must hold. None is assumed.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct LimitArgs {
     /// Mean Kullback-Leibler divergence from the baseline, in nats, at most
     /// [example: --max-mean-kld 0.05]

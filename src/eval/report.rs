@@ -1,7 +1,7 @@
 //! What an evaluation found. Serialized, it is the JSON of `onnxq eval --json`; the field names
 //! are a contract, and [`SCHEMA`] changes with them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Name and version of the JSON's schema.
 pub const SCHEMA: &str = "onnxq.eval/1";
@@ -115,7 +115,7 @@ pub struct ModelResult {
 }
 
 /// A number and the standard error of its estimate, with tokens taken as independent.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// The estimate.
     pub value: f64,

@@ -1,7 +1,10 @@
 //! Evaluations with invented numbers, for tests. Names hold what markup must not.
 
 use super::{Bench, Latency, Throughput};
-use crate::eval::report::*;
+use crate::{
+    eval::report::*,
+    tune::{self, Failed, Measure, Report, Way, mark_frontier},
+};
 
 /// A name that breaks whatever does not escape it.
 pub(super) const HOSTILE: &str =
@@ -303,4 +306,69 @@ pub(super) fn bench() -> Bench {
             latency(HOSTILE, 88.4),
         ],
     }
+}
+
+/// A way to quantize; its divergence is nearly 0 where it has no error.
+fn way(options: &str, bytes: u64, mean_kld: Option<f64>, relative_error: Option<f64>) -> Way {
+    Way {
+        options: options.into(),
+        path: (bytes < 10_000_000).then(|| "models/small.onnx".into()),
+        bytes,
+        sha256: "5f".repeat(32),
+        bits_per_weight: mean_kld.map(|_| bytes as f64 * 8.0 / 134e6),
+        seconds: 1.25,
+        mean_kld: mean_kld.map(|mean| estimate(mean, mean * 0.03)),
+        perplexity: mean_kld.map(|mean| estimate(31.8 * mean.exp(), 2.1)),
+        top1: mean_kld.map(|mean| estimate(1.0 / (1.0 + mean), 0.01)),
+        relative_error,
+        cosine: relative_error.map(|e| 1.0 - e * e / 2.0),
+        noise: mean_kld.map(|_| 1.1e-6),
+        frontier: false,
+    }
+}
+
+fn ways(measure: Measure, task: Task, mut ways: Vec<Way>) -> Report {
+    mark_frontier(&mut ways);
+    let evaluation = language_model();
+    Report {
+        schema: tune::SCHEMA,
+        onnxq: "0.1.0",
+        engine: evaluation.engine,
+        task,
+        measure,
+        input: evaluation.input,
+        baseline: evaluation.baseline.unwrap_or_else(|| model("fp32", 1)),
+        ways,
+        failed: vec![Failed {
+            options: "--budget 1bpw".into(),
+            error: "the least that can be reached is 3.08bpw".into(),
+        }],
+        warnings: vec![HOSTILE.into()],
+    }
+}
+
+/// Ways to quantize a language model: one is dominated, one is within the engine's noise.
+pub(super) fn frontier() -> Report {
+    let all = vec![
+        way("--method mse", 84_600_000, Some(0.28), None),
+        way("--method rtn", 84_590_000, Some(0.34), None),
+        way(HOSTILE, 84_700_000, Some(0.31), None),
+        way("--bits 8", 140_000_000, Some(9e-7), None),
+    ];
+    ways(Measure::MeanKld, Task::CausalLm, all)
+}
+
+/// Ways to quantize another model.
+pub(super) fn frontier_of_tensors() -> Report {
+    let all = vec![
+        way("--dtype int8", 12_000_000, None, Some(0.03)),
+        way("--dtype q4", 9_000_000, None, Some(0.09)),
+        way("--dtype q4 --exclude '*'", 45_000_000, None, Some(0.0)),
+    ];
+    ways(Measure::RelativeError, Task::Tensors, all)
+}
+
+/// Ways that made nothing.
+pub(super) fn no_frontier() -> Report {
+    ways(Measure::MeanKld, Task::CausalLm, Vec::new())
 }

@@ -1,5 +1,7 @@
-//! An evaluation as a page, as a JUnit report, and as text. The JSON is the evaluation itself.
+//! An evaluation as a page, as a JUnit report, and as text; and the frontier of ways to quantize as a page and
+//! as text. Their JSON is what they are themselves.
 
+mod frontier;
 mod html;
 mod junit;
 mod number;
@@ -12,7 +14,8 @@ mod fixture;
 #[cfg(test)]
 mod tests;
 
-pub use html::html;
+pub use frontier::{frontier_text, way_line};
+pub use html::{frontier_html, html};
 pub use junit::junit;
 pub use text::text;
 

@@ -5,7 +5,7 @@ use std::slice::from_ref;
 use scraper::{Html, Selector};
 use serde_json::Value;
 
-use super::{fixture, html, junit, text};
+use super::{fixture, frontier_html, frontier_text, html, junit, text};
 use crate::eval::Evaluation;
 
 /// Every kind of page.
@@ -21,6 +21,12 @@ fn pages() -> Vec<(&'static str, String)> {
         ("degenerate", html(title, &[degenerate], None)),
         ("bench", html(title, &[], Some(&fixture::bench()))),
         ("empty", html(title, &[], None)),
+        ("frontier", frontier_html(title, &fixture::frontier())),
+        (
+            "frontier of tensors",
+            frontier_html(title, &fixture::frontier_of_tensors()),
+        ),
+        ("no frontier", frontier_html(title, &fixture::no_frontier())),
     ]
 }
 
@@ -47,6 +53,8 @@ fn samples() {
     println!("{}", text(&fixture::language_model()));
     println!("{}", text(&fixture::tensors()));
     println!("{}", junit(&fixture::language_model()));
+    println!("{}", frontier_text(&fixture::frontier()));
+    println!("{}", frontier_text(&fixture::frontier_of_tensors()));
 }
 
 #[test]
@@ -127,6 +135,49 @@ fn the_page_has_the_numbers_beside_their_noise() {
 }
 
 #[test]
+fn the_frontier_is_in_the_chart_and_in_the_table() {
+    let report = fixture::frontier();
+    let page = frontier_html("t", &report);
+    let parsed = Html::parse_document(&page);
+    assert_eq!(found(&parsed, ".scatter circle").len(), 4);
+    assert_eq!(found(&parsed, ".scatter .c1 circle").len(), 3);
+    assert_eq!(found(&parsed, ".scatter .c0 circle").len(), 1);
+    // The one within the noise of the engine.
+    assert_eq!(found(&parsed, ".scatter .hollow").len(), 1);
+    let tips = found(&parsed, ".scatter .point > title");
+    let tip = "--method mse: 84.60 MB, 5.05 bits a weight, mean KLD 0.2800 ± 0.0084";
+    assert!(tips.iter().any(|t| t == tip), "{tips:?}");
+    // From above to the first way, two steps between ways, and two lines on to the right end.
+    assert_eq!(
+        found(&parsed, ".scatter line.frontier").len(),
+        1 + 2 * 2 + 2
+    );
+    let rows = found(&parsed, ".ways tbody tr");
+    assert_eq!(rows.len(), 1 + report.ways.len());
+    for (row, way) in rows[1..].iter().zip(&report.ways) {
+        assert!(
+            row.contains(way.options.split(' ').next().unwrap()),
+            "{row}"
+        );
+        assert_eq!(row.contains("on it"), way.frontier, "{row}");
+    }
+    assert!(found(&parsed, ".warning")[1].contains("--budget 1bpw"));
+}
+
+#[test]
+fn the_text_has_a_line_a_way() {
+    let report = fixture::frontier();
+    let table = frontier_text(&report);
+    for way in &report.ways {
+        let line = table.lines().find(|l| l.ends_with(&way.options)).unwrap();
+        assert_eq!(line.starts_with("  *"), way.frontier, "{line}");
+    }
+    assert!(table.contains("failed: --budget 1bpw: the least"));
+    let tensors = frontier_text(&fixture::frontier_of_tensors());
+    assert!(tensors.contains("relative error") && !tensors.contains("KLD"));
+}
+
+#[test]
 fn junit_has_a_suite_a_model_and_a_case_a_limit() {
     let report = junit(&fixture::language_model());
     assert_eq!(report, junit(&fixture::language_model()));
@@ -182,9 +233,12 @@ fn text_has_the_numbers_and_the_missed_limits() {
 
 /// The documentation's sections: name, and each field with its type.
 fn documented() -> Vec<(String, Vec<(String, String)>)> {
-    let doc = include_str!("../../docs/eval-json.md");
+    let docs = [
+        include_str!("../../docs/eval-json.md"),
+        include_str!("../../docs/tune-json.md"),
+    ];
     let mut sections = Vec::<(String, Vec<(String, String)>)>::new();
-    for line in doc.lines() {
+    for line in docs.into_iter().flat_map(str::lines) {
         if let Some(name) = line.strip_prefix("### ") {
             sections.push((name.to_owned(), Vec::new()));
         } else if let Some(row) = line.strip_prefix("| `") {
@@ -253,6 +307,11 @@ fn the_schema_is_documented() {
         check("Evaluation", &json, &mut met);
         all_keys(&json, &mut keys);
     }
+    for report in [fixture::frontier(), fixture::frontier_of_tensors()] {
+        let json = serde_json::to_value(report).unwrap();
+        check("Tune", &json, &mut met);
+        all_keys(&json, &mut keys);
+    }
     for (section, fields) in documented() {
         assert!(
             met.contains(&section),
@@ -267,4 +326,5 @@ fn the_schema_is_documented() {
     }
     let doc = include_str!("../../docs/eval-json.md");
     assert!(doc.contains(crate::eval::report::SCHEMA));
+    assert!(include_str!("../../docs/tune-json.md").contains(crate::tune::SCHEMA));
 }

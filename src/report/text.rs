@@ -218,7 +218,7 @@ fn limits(evaluation: &Evaluation) -> String {
 }
 
 /// The lines of a table, indented, each column as wide as its widest cell.
-fn aligned(table: &[Vec<String>]) -> String {
+pub(super) fn aligned(table: &[Vec<String>]) -> String {
     let columns = table.iter().map(Vec::len).max().unwrap_or(0);
     let width = |i: usize| {
         table

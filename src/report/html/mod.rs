@@ -2,10 +2,12 @@
 
 mod axis;
 mod chart;
+mod frontier;
 mod plots;
 mod scatter;
 mod tables;
 
+pub use frontier::frontier_html;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{
@@ -20,6 +22,17 @@ const STYLE: &str = include_str!("style.css");
 /// `evaluations`, and `bench` where there was one, as a page of HTML that can be opened, sent and
 /// printed by itself. What an evaluation has no numbers for is left out.
 pub fn html(title: &str, evaluations: &[Evaluation], bench: Option<&Bench>) -> String {
+    let main = html! {
+        @for evaluation in evaluations { (section(evaluation)) }
+        @if let Some(bench) = bench.filter(|b| !b.models.is_empty()) {
+            (speed(bench, evaluations))
+        }
+    };
+    page(title, &verdict(evaluations), &main)
+}
+
+/// A page; `verdict` stands beside its title.
+fn page(title: &str, verdict: &Markup, main: &Markup) -> String {
     let title = plain(title);
     let page = html! {
         (DOCTYPE)
@@ -37,14 +50,9 @@ pub fn html(title: &str, evaluations: &[Evaluation], bench: Option<&Bench>) -> S
             body {
                 header {
                     h1 { bdi { (title) } }
-                    (verdict(evaluations))
+                    (verdict)
                 }
-                main {
-                    @for evaluation in evaluations { (section(evaluation)) }
-                    @if let Some(bench) = bench.filter(|b| !b.models.is_empty()) {
-                        (speed(bench, evaluations))
-                    }
-                }
+                main { (main) }
             }
         }
     };

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Where the plot begins and ends, in pixels from above.
-const TOP: f64 = 26.0;
+pub(super) const TOP: f64 = 26.0;
 const BOTTOM: f64 = 300.0;
 
 /// How far apart labels stand, in pixels.
@@ -57,14 +57,14 @@ pub(super) fn scatter(evaluation: &Evaluation) -> Option<Markup> {
             .chain(noise),
     )?;
     let sizes = found.iter().map(|(_, m, _)| *m).chain(baseline);
-    let x = Axis::linear(sizes.map(megabytes).chain([0.0]))?;
+    let x = Axis::linear(sizes.map(|m| megabytes(m.bytes)).chain([0.0]))?;
     let points = found.into_iter().map(|(i, model, mean)| {
         let at = down(&y, mean.value);
         Point {
             model,
             mean,
             colour: i + 1,
-            x: x.at(megabytes(model)),
+            x: x.at(megabytes(model.bytes)),
             y: at,
             label: at,
         }
@@ -83,11 +83,13 @@ fn ends(mean: Estimate) -> [f64; 3] {
     [value, value + standard_error, value - standard_error]
 }
 
-fn megabytes(model: &ModelResult) -> f64 {
-    model.bytes as f64 / 1e6
+/// A size along the axis.
+pub(super) fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
 }
 
-fn down(axis: &Axis, value: f64) -> f64 {
+/// Where `value` stands on the axis from below to above.
+pub(super) fn down(axis: &Axis, value: f64) -> f64 {
     BOTTOM - (BOTTOM - TOP) * axis.at(value) / 100.0
 }
 
@@ -147,7 +149,7 @@ fn figure(
             svg.scatter role="img" {
                 title { "Mean Kullback-Leibler divergence against size" }
                 desc { @for text in description { (text) } }
-                (grid(x, y))
+                (grid(x, y, "mean KLD (nats, log scale)"))
                 @if let Some(noise) = noise {
                     @let top = down(y, noise);
                     rect.noise x="0" width="100%" y=(top) height=(BOTTOM - top) {}
@@ -161,9 +163,10 @@ fn figure(
     }
 }
 
-fn grid(x: &Axis, y: &Axis) -> Markup {
+/// The lines and numbers of both axes; `unit` is what stands along the upright one.
+pub(super) fn grid(x: &Axis, y: &Axis, unit: &str) -> Markup {
     html! {
-        text x="-52" y="10" { "mean KLD (nats, log scale)" }
+        text x="-52" y="10" { (unit) }
         @for tick in &y.ticks {
             @let at = BOTTOM - (BOTTOM - TOP) * tick.at / 100.0;
             line.grid x1="0" x2="100%" y1=(at) y2=(at) {}
@@ -180,7 +183,7 @@ fn grid(x: &Axis, y: &Axis) -> Markup {
 }
 
 fn size_of(x: &Axis, baseline: &ModelResult) -> Markup {
-    let at = x.at(megabytes(baseline));
+    let at = x.at(megabytes(baseline.bytes));
     let (side, dx) = if at > 50.0 { ("end", -6) } else { ("start", 6) };
     html! {
         line.baseline x1=(percent(at)) x2=(percent(at)) y1=(TOP) y2=(BOTTOM) {}
@@ -204,13 +207,21 @@ fn mark(y: &Axis, point: &Point<'_>) -> Markup {
         svg.point.(colour(point.colour)) x=(percent(point.x)) y=(point.y) {
             title { (name) ": " (bytes(point.model.bytes)) ", " (typeset(&estimate(point.mean))) }
             @if standard_error > 0.0 {
-                @let (low, high) = (offset(value - standard_error), offset(value + standard_error));
-                line.whisker x1="0" x2="0" y1=(low) y2=(high) {}
-                line.whisker x1="-4" x2="4" y1=(low) y2=(low) {}
-                line.whisker x1="-4" x2="4" y1=(high) y2=(high) {}
+                (whisker(point.mean, &offset))
             }
             circle.dot.hollow[within] r="5.5" {}
         }
+    }
+}
+
+/// The error bar of a point; `offset` is how far below the point a number stands.
+pub(super) fn whisker(mean: Estimate, offset: &dyn Fn(f64) -> f64) -> Markup {
+    let error = mean.standard_error;
+    let (low, high) = (offset(mean.value - error), offset(mean.value + error));
+    html! {
+        line.whisker x1="0" x2="0" y1=(low) y2=(high) {}
+        line.whisker x1="-4" x2="4" y1=(low) y2=(low) {}
+        line.whisker x1="-4" x2="4" y1=(high) y2=(high) {}
     }
 }
 

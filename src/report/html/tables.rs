@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::name;
 use crate::{
-    eval::report::{Evaluation, LimitResult, ModelResult, OutputDifference},
+    eval::report::{EngineInfo, Evaluation, InputInfo, LimitResult, ModelResult, OutputDifference},
     inspect::bytes,
     report::{
         number::{percent, significant, thousands, typeset},
@@ -274,6 +274,24 @@ pub(super) fn origin(evaluation: &Evaluation) -> Markup {
     let noise = columns(evaluation).find_map(|m| m.noise.as_ref());
     html! {
         h3 { "Where this comes from" }
+        (setting(engine, input, (evaluation.onnxq, evaluation.schema)))
+        @if let Some(noise) = noise {
+            dl {
+                dt { "Noise" }
+                dd { (plain(noise.method)) ", on " (words::count(noise.items, "item")) }
+            }
+        }
+        (files(columns(evaluation)))
+    }
+}
+
+/// What ran, on what, and what wrote it: version and schema.
+pub(super) fn setting(
+    engine: &EngineInfo,
+    input: &InputInfo,
+    (version, schema): (&str, &str),
+) -> Markup {
+    html! {
         dl {
             dt { "Engine" }
             dd {
@@ -285,15 +303,17 @@ pub(super) fn origin(evaluation: &Evaluation) -> Markup {
                 bdi { (plain(&input.source)) } ", " (words::input(input))
                 @if !input.sha256.is_empty() { code.sha { "SHA-256 " (plain(&input.sha256)) } }
             }
-            @if let Some(noise) = noise {
-                dt { "Noise" }
-                dd { (plain(noise.method)) ", on " (words::count(noise.items, "item")) }
-            }
             dt { "Written by" }
-            dd { "onnxq " (evaluation.onnxq) ", " (evaluation.schema) }
+            dd { "onnxq " (version) ", " (schema) }
         }
+    }
+}
+
+/// The files of models.
+pub(super) fn files<'a>(models: impl IntoIterator<Item = &'a ModelResult>) -> Markup {
+    html! {
         dl {
-            @for model in columns(evaluation) {
+            @for model in models {
                 dt { bdi { (name(model)) } }
                 dd {
                     @if let Some(path) = &model.path { bdi { (plain(path)) } ", " }
