@@ -1,12 +1,15 @@
 //! What a calibration found of weights, for passes that quantize them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{Layout, MatrixView};
 use crate::{
     error::{Error, Result},
     ir::{Data, Model},
-    quant::{BlockSpec, multiply_scales},
+    quant::{BlockSpec, divided, multiply_scales},
 };
 
 /// What tells the weights of a model apart: a constant, and how it is read as a matrix.
@@ -70,10 +73,27 @@ impl Blocks {
 }
 
 /// What a calibration found.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Calibrated {
     /// Of the channels of each weight: the mean square of what they are multiplied by, `[k]`.
     pub importance: HashMap<WeightKey, Arc<[f32]>>,
     /// Codes that were chosen already.
     pub blocks: HashMap<(WeightKey, BlockSpec), Blocks>,
+    /// Weights that are not as they were then, but multiplied by scales of their channels, by which the
+    /// activations were divided.
+    pub scaled: HashSet<WeightKey>,
+}
+
+impl Calibrated {
+    /// Tells that the weights `keys`, which read the same activation, were multiplied by `scales`, one
+    /// for each of their columns, and the activation divided.
+    pub fn scale(&mut self, keys: &[WeightKey], scales: &[f32]) {
+        for key in keys {
+            if let Some(importance) = self.importance.get_mut(key) {
+                *importance = divided(importance, scales).into();
+            }
+            self.blocks.retain(|(weight, _), _| weight != key);
+            self.scaled.insert(key.clone());
+        }
+    }
 }
