@@ -133,6 +133,9 @@ impl Pass for Awq {
         let mut edit = Edit::new(model);
         for (_, plan) in &plans {
             commit(&mut edit, &uses, plan, &mut left);
+            for part in plan.multiplied.iter().chain(&plan.divided) {
+                known.change(&edit.model().values[part.root].name);
+            }
             known.scale(&plan.keys, &plan.found.scales);
             cx.count("activations", 1);
             cx.count("weights", plan.multiplied.len() as u64);

@@ -24,6 +24,10 @@ pub struct ChannelScales {
 /// too.
 const SMALLEST: f64 = 1e-4;
 
+/// Scales have to make the error less than so much of it: what correlates between channels, which the
+/// measure leaves out, decides about less.
+const GAIN: f64 = 0.95;
+
 /// The largest scale: what is divided by it keeps enough digits in half precision.
 const LARGEST: f64 = 256.0;
 
@@ -34,7 +38,7 @@ const LARGEST: f64 = 256.0;
 /// read the activation, `[n, k]`. Compared is what is left of the weighted error when `W diag(s)` is
 /// quantized as it will be, by scale search with `importance / s^2`, and divided by `s` again:
 /// `sum importance (W - Q(W diag(s)) / diag(s))^2`, the error of the products for channels that do not
-/// correlate. Of equal ones the smallest `alpha` is taken.
+/// correlate. Of equal ones the smallest `alpha` is taken, and 0 unless the error gets less by a twentieth.
 ///
 /// Scales are only known up to a common factor. Here the smallest is 1 (the authors' code makes the
 /// largest times the smallest 1): then no element of the activation grows, and what fits half
@@ -69,7 +73,7 @@ pub fn awq_scales(
         loss: plain,
     };
     for (alpha, scales, loss) in candidates.into_iter().flatten() {
-        if loss < best.loss {
+        if loss < best.loss && loss < GAIN * plain {
             (best.alpha, best.scales, best.loss) = (alpha, scales, loss);
         }
     }

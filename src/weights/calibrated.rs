@@ -85,6 +85,11 @@ pub struct Calibrated {
 }
 
 impl Calibrated {
+    /// Tells that the constant `name` is another one now: codes that were chosen are not its own.
+    pub fn change(&mut self, name: &str) {
+        self.blocks.retain(|(weight, _), _| weight.name != name);
+    }
+
     /// Tells that the weights `keys`, which read the same activation, were multiplied by `scales`, one
     /// for each of their columns, and the activation divided.
     pub fn scale(&mut self, keys: &[WeightKey], scales: &[f32]) {
@@ -92,7 +97,6 @@ impl Calibrated {
             if let Some(importance) = self.importance.get_mut(key) {
                 *importance = divided(importance, scales).into();
             }
-            self.blocks.retain(|(weight, _), _| weight != key);
             self.scaled.insert(key.clone());
         }
     }
