@@ -165,9 +165,34 @@ def test_less_is_lost_than_without(awq, make, form) -> None:
     assert error("awq") < 0.97 * error("imatrix")
 
 
+def test_an_encoder_whose_norms_are_read_twice_stays(awq) -> None:
+    """As in BERT: the residual is what a norm makes, so that the weights after it stay."""
+    b = Block()
+    x = b.norm(b.input("x", ["rows", K]), "embeddings")
+    x = b.norm(b.node("Add", x, b.attention(x, x, "self"), out="x1"), "ln1")
+    inner = b.linear(x, "fc1", n=2 * K)
+    erf = b.node("Erf", inner, out="erf")
+    x = b.node("Add", x, b.linear(b.node("Mul", inner, erf, out="gelu"), "fc2", k=2 * K), out="x2")
+    b.output(b.norm(x, "ln2"), ["rows", K])
+    model = b.model()
+    given = feeds(model, seed=2)
+    outputs = [harness.run_model(awq(model, f"{m}.onnx", method=m), given) for m in ("awq", "imatrix")]
+    for name, value in outputs[0].items():
+        np.testing.assert_array_equal(value, outputs[1][name])
+
+
 def test_bytes_do_not_depend_on_threads(awq) -> None:
     one = awq(llama(), "one.onnx", "--threads", "1")
     assert one.read_bytes() == awq(llama(), "four.onnx", "--threads", "4").read_bytes()
+
+
+def test_several_dtypes_from_one_calibration(awq, onnxq) -> None:
+    (onnxq.dir / "out").mkdir()
+    # What they begin with runs once; both quantizers see what it left of the calibration.
+    awq(llama(), "out/", "--dtype", "q4,q4f16")
+    for dtype in ("q4", "q4f16"):
+        alone = awq(llama(), "alone.onnx", "--dtype", dtype)
+        assert alone.read_bytes() == (onnxq.dir / "out" / f"in_{dtype}.onnx").read_bytes()
 
 
 def test_what_cannot_be_scaled_is_said(awq, onnxq) -> None:
