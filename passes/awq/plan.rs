@@ -204,9 +204,9 @@ fn fits(model: &Model, matrix: &MatrixView, most: &[f32], scales: &[f32]) -> Res
         weight.rounding.unwrap_or(weight.dtype),
     ];
     let limit = types.map(largest).into_iter().fold(f64::MAX, f64::min);
-    let products = most.iter().zip(scales);
+    let mut products = most.iter().zip(scales);
     let beyond = |(x, s): (&f32, &f32)| !(f64::from(*x) * f64::from(*s) <= limit && x.is_finite());
-    match products.map(beyond).any(|b| b) {
+    match products.any(beyond) {
         false => Ok(()),
         true => {
             let name = &model.values[weight.root].name;

@@ -101,3 +101,37 @@ impl Calibrated {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quant::ScaleType;
+
+    #[test]
+    fn what_is_known_of_a_changed_weight() {
+        let key = |name: &str| WeightKey {
+            name: name.to_owned(),
+            layout: Layout::Rows,
+            n: 1,
+            k: 2,
+        };
+        let spec = BlockSpec::new(4, 16, true, ScaleType::F32).unwrap();
+        let empty = || Data::Bytes(Vec::new().into());
+        let mut known = Calibrated::default();
+        for name in ["w", "v"] {
+            let blocks = Blocks {
+                codes: empty(),
+                scales: empty(),
+                zero_points: None,
+            };
+            known.importance.insert(key(name), [4.0, 9.0].into());
+            known.blocks.insert((key(name), spec), blocks);
+        }
+        known.change("w");
+        known.scale(&[key("w")], &[1.0, 3.0]);
+        assert_eq!(*known.importance[&key("w")], [4.0, 1.0]);
+        assert_eq!(*known.importance[&key("v")], [4.0, 9.0]);
+        assert!(known.blocks.keys().all(|(k, _)| *k == key("v")));
+        assert_eq!(known.scaled, [key("w")].into());
+    }
+}
