@@ -3,6 +3,7 @@
 //! Adding a pass: its file, its entry in [`PASSES`], its folder under
 //! `testdata/filetests/`. Nothing else. A pass never uses another pass.
 
+mod awq;
 mod const_fold;
 mod convert_opset;
 mod cse;
@@ -43,6 +44,7 @@ pub static PASSES: &[&PassInfo] = &[
     &reassociate::INFO,
     &fuse_batch_norm::INFO,
     &fuse_gemm::INFO,
+    &awq::INFO,
     &fp16::INFO,
     &nbits::INFO,
     &int8_dynamic::INFO,

@@ -16,11 +16,13 @@
 //! compared exactly, and `expected` or `error` must be there; `remarks` must be there when
 //! the pipeline makes some. A second run over the result must change nothing. Options,
 //! separated by spaces: `elide-above=N` and `elide-computed-above=N` print less;
-//! `onnx` prints without extensions; `runs-once` leaves out the second run.
+//! `onnx` prints without extensions; `runs-once` leaves out the second run. A line
+//! `# SQUARES: W columns 2x3 = 1 4 9` is what a calibration would have found of a weight of 2
+//! results and 3 terms: the mean squares of what it is multiplied by.
 //!
 //! `ONNXQ_BLESS=1` writes what was found into the files.
 
-use std::{fmt::Write, path::Path};
+use std::{fmt::Write, path::Path, sync::Arc};
 
 use onnxq::{
     error::Error,
@@ -28,15 +30,23 @@ use onnxq::{
     pass::{PassManager, Pipeline},
     passes::REGISTRY,
     text::{self, PrintOptions},
+    weights::{Calibrated, Layout, WeightKey},
 };
 
 /// What a pass said: the reason's code, and the node.
 type Remark = (String, String);
 
 /// Runs `pipeline` over `model`, verifying after every pass.
-fn run_pipeline(mut model: Model, pipeline: &str) -> Result<(Model, Vec<Remark>), Error> {
+fn run_pipeline(
+    mut model: Model,
+    pipeline: &str,
+    calibrated: Option<Arc<Calibrated>>,
+) -> Result<(Model, Vec<Remark>), Error> {
     let pipeline = Pipeline::parse(pipeline, REGISTRY)?;
-    let mut manager = PassManager::default();
+    let mut manager = PassManager {
+        calibrated,
+        ..PassManager::default()
+    };
     manager.instruments.verify_each = true;
     let report = manager.run(&pipeline, &mut model)?;
     let remark = |r: &onnxq::pass::Remark| (r.reason.code().to_owned(), r.label.clone());
@@ -56,6 +66,7 @@ struct FileTest<'t> {
     pipeline: String,
     print: PrintOptions,
     runs_once: bool,
+    calibrated: Option<Arc<Calibrated>>,
     /// The text of each of [`SECTIONS`].
     sections: [Option<&'t str>; 3],
 }
@@ -86,6 +97,7 @@ impl<'t> FileTest<'t> {
             pipeline: String::new(),
             print: PrintOptions::default(),
             runs_once: false,
+            calibrated: None,
             sections,
         };
         test.read_comments()?;
@@ -94,6 +106,7 @@ impl<'t> FileTest<'t> {
 
     fn read_comments(&mut self) -> Result<(), String> {
         let mut pipelines = Vec::new();
+        let mut calibrated = Calibrated::default();
         for line in self.input.lines().take_while(|l| l.starts_with('#')) {
             let line = line.trim_start_matches('#').trim();
             if let Some(command) = line.strip_prefix("RUN:") {
@@ -104,12 +117,16 @@ impl<'t> FileTest<'t> {
                 };
                 let expected = "expected `RUN: opt --passes 'PIPELINE'`";
                 pipelines.push(pipeline.map(bare).ok_or(expected)?);
+            } else if let Some(squares) = line.strip_prefix("SQUARES:") {
+                let (key, squares) = squares_of(squares).ok_or("expected `W rows 2x3 = 1 4 9`")?;
+                calibrated.importance.insert(key, squares);
             } else if let Some(options) = line.strip_prefix("OPTIONS:") {
                 for option in options.split_whitespace() {
                     self.option(option)?;
                 }
             }
         }
+        self.calibrated = (!calibrated.importance.is_empty()).then(|| Arc::new(calibrated));
         match <[String; 1]>::try_from(pipelines) {
             Ok([pipeline]) => self.pipeline = pipeline,
             Err(found) => return Err(format!("expected one `RUN:` line, found {}", found.len())),
@@ -136,14 +153,14 @@ impl<'t> FileTest<'t> {
     /// What the sections should hold, and what else is wrong.
     fn run(&self) -> Result<[Option<String>; 3], String> {
         let model = text::parse(self.input).map_err(|e| format!("input: {}", e.chain()))?;
-        let (model, remarks) = match run_pipeline(model, &self.pipeline) {
+        let run = |model| run_pipeline(model, &self.pipeline, self.calibrated.clone());
+        let (model, remarks) = match run(model) {
             Ok(result) => result,
             Err(error) => return Ok([None, None, Some(format!("{}\n", error.chain()))]),
         };
         let output = text::print(&model, &self.print);
         if !self.runs_once {
-            let (again, _) = run_pipeline(model, &self.pipeline)
-                .map_err(|e| format!("second run: {}", e.chain()))?;
+            let (again, _) = run(model).map_err(|e| format!("second run: {}", e.chain()))?;
             let again = text::print(&again, &self.print);
             if again != output {
                 return Err(format!(
@@ -168,6 +185,27 @@ impl<'t> FileTest<'t> {
         let remarks = (!remarks.is_empty()).then_some(list);
         Ok([Some(output), remarks, None])
     }
+}
+
+/// A weight, and the mean squares of what it is multiplied by.
+fn squares_of(text: &str) -> Option<(WeightKey, Arc<[f32]>)> {
+    let (weight, squares) = text.split_once('=')?;
+    let [name, layout, extents] = weight.split_whitespace().collect::<Vec<_>>()[..] else {
+        return None;
+    };
+    let (n, k) = extents.split_once('x')?;
+    let key = WeightKey {
+        name: name.to_owned(),
+        layout: match layout {
+            "rows" => Layout::Rows,
+            "columns" => Layout::Columns,
+            _ => return None,
+        },
+        n: n.parse().ok()?,
+        k: k.parse().ok()?,
+    };
+    let squares = squares.split_whitespace().map(str::parse);
+    Some((key, squares.collect::<Result<_, _>>().ok()?))
 }
 
 /// What is wrong with the test `text`, and the text that would be right.

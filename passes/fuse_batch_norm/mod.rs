@@ -6,7 +6,7 @@ mod plan;
 use crate::{
     error::Result,
     ir::{
-        AttributeValue, Constant, Elements, Model, Node, NodeId, Str, Tensor, Uses, ValueId,
+        Elements, Model, Node, NodeId, Str, Tensor, Uses, ValueId,
         edit::{Edit, remove_unused},
     },
     pass::{Changed, Pass, PassContext, PassInfo, plan_nodes},
@@ -87,7 +87,7 @@ impl Pass for FuseBatchNorm {
 fn commit(edit: &mut Edit<'_>, uses: &Uses, node: NodeId, plan: Plan, left: &mut Vec<ValueId>) {
     let mut fused: Node = edit.model().nodes[node].clone();
     if let Some((value, data)) = plan.weight {
-        change_constant(edit, value, |tensor| tensor.elements = Elements::Data(data));
+        edit.change_constant(value, |tensor| tensor.elements = Elements::Data(data));
     }
     if let Some(tensor) = plan.bias {
         let bias = put_bias(edit, uses, &fused, plan.last, tensor);
@@ -127,7 +127,7 @@ fn put_bias(
     });
     match old {
         Some(old) => {
-            change_constant(edit, old, |t| t.elements = tensor.elements);
+            edit.change_constant(old, |t| t.elements = tensor.elements);
             old
         }
         None => {
@@ -139,27 +139,4 @@ fn put_bias(
             edit.add_constant(node.graph, &format!("{base}/bias"), tensor)
         }
     }
-}
-
-/// Changes the elements of the constant that `value` is; type and extents stay.
-fn change_constant(edit: &mut Edit<'_>, value: ValueId, change: impl FnOnce(&mut Tensor)) {
-    let model = edit.model_mut();
-    let producer = model.producer(value);
-    let tensor = match (&mut model.values[value].constant, producer) {
-        (Some(Constant::Dense(tensor)), _) => Some(tensor),
-        (_, Some(node)) => {
-            let attributes = model.nodes[node].attributes.iter_mut();
-            attributes
-                .filter_map(|a| match &mut a.value {
-                    AttributeValue::Tensor(tensor) => Some(&mut **tensor),
-                    _ => None,
-                })
-                .next()
-        }
-        _ => None,
-    };
-    let tensor = tensor.expect("a planned constant is one");
-    change(tensor);
-    // Computed elements have no place in typed fields.
-    tensor.wire = Default::default();
 }

@@ -59,9 +59,10 @@ pub(crate) struct QuantizeArgs {
     symmetric: bool,
     /// How the codes of q2 and q4 are chosen: by the range of each block (rtn), by its least weighted
     /// squared error (mse), by half-quadratic quantization (hqq), and with --calibrate by that error
-    /// weighted with the activations (imatrix) or by the error of the products (gptq)
+    /// weighted with the activations (imatrix), the same after channels were scaled (awq), or by the
+    /// error of the products (gptq)
     /// [default: mse, with --calibrate gptq; example: --method rtn]
-    #[arg(long, value_name = "NAME", value_parser = ["rtn", "mse", "hqq", "imatrix", "gptq"])]
+    #[arg(long, value_name = "NAME", value_parser = ["rtn", "mse", "hqq", "imatrix", "awq", "gptq"])]
     method: Option<String>,
     /// MatMulNBits' accuracy_level: 4 computes with int8 activations, which is faster on the CPU
     /// and less accurate [default: unset for 4 bits, 4 for 2 and 8;
@@ -399,6 +400,12 @@ impl QuantizeArgs {
         cx: &Cx,
     ) -> Result<Done> {
         let dtype = self.one()?;
+        if self.method.as_deref() == Some("awq") {
+            return Err(Error::input(
+                "--method awq: it scales channels for weights that are all quantized alike, and --budget gives each a \
+                 form of its own; expected imatrix or gptq",
+            ));
+        }
         let limit = self.check.max_mean_kld();
         let mut goal = match (budget, limit) {
             (Spend::Within(budget), _) => budget,
@@ -526,7 +533,7 @@ impl QuantizeArgs {
     ) -> Result<Option<Arc<Calibrated>>> {
         let method = self.method(decided);
         let wanted = match method {
-            "imatrix" => Wanted::Importance,
+            "imatrix" | "awq" => Wanted::Importance,
             "gptq" => Wanted::Codes(GptqOptions::default()),
             _ => return Ok(None),
         };
@@ -612,11 +619,11 @@ impl QuantizeArgs {
                  q2f16 or fp16",
             ));
         }
-        let free = |m: &String| !matches!(&**m, "imatrix" | "gptq");
+        let free = |m: &String| !matches!(&**m, "imatrix" | "awq" | "gptq");
         match self.method.as_ref().filter(|m| free(m)) {
             Some(method) if self.budget.is_none() && !self.dtype.iter().any(|d| d.is_half()) => {
                 Err(Error::input(format!(
-                    "--calibrate: --method {method} has no use for it; expected imatrix or gptq"
+                    "--calibrate: --method {method} has no use for it; expected imatrix, awq or gptq"
                 )))
             }
             _ => Ok(()),
@@ -656,6 +663,9 @@ impl QuantizeArgs {
         large: &[(String, f64)],
     ) -> Result<Pipeline> {
         let mut pipeline = self.before()?;
+        if let Some(Blocks::Alike(form, "awq")) = blocks {
+            scale_channels(&mut pipeline, form)?;
+        }
         match (dtype, blocks) {
             (Dtype::Q8, _) => self.int8(&mut pipeline, "auto")?,
             (Dtype::Int8, _) => self.int8(&mut pipeline, "int8")?,
@@ -702,6 +712,8 @@ impl QuantizeArgs {
     /// Weights in blocks.
     fn blocks(&self, pipeline: &mut Pipeline, blocks: Blocks<'_>) -> Result<()> {
         match blocks {
+            // Of what was scaled before.
+            Blocks::Alike(form, "awq") => self.nbits(pipeline, form, "imatrix", &[]),
             Blocks::Alike(form, method) => self.nbits(pipeline, form, method, &[]),
             Blocks::Recipe(recipe, method) => {
                 for form in recipe.forms() {
@@ -724,11 +736,7 @@ impl QuantizeArgs {
     ) -> Result<()> {
         let pass = REGISTRY.pass("nbits").expect("nbits is registered");
         let mut options = Options::none(pass.options);
-        options.set("bits", Some(&form.bits.to_string()))?;
-        options.set("block", Some(&form.block.to_string()))?;
-        if form.asymmetric {
-            options.set("asymmetric", None)?;
-        }
+        set_form(&mut options, form)?;
         if method != "rtn" {
             options.set("method", Some(method))?;
         }
@@ -783,4 +791,22 @@ impl QuantizeArgs {
             None => input.with_file_name(name),
         }
     }
+}
+
+/// Scales channels for weights that will be quantized in this form.
+fn scale_channels(pipeline: &mut Pipeline, form: Form) -> Result<()> {
+    let pass = REGISTRY.pass("awq").expect("awq is registered");
+    let mut options = Options::none(pass.options);
+    set_form(&mut options, form)?;
+    pipeline.push(pass, options)
+}
+
+/// The options by which a pass is told of a form.
+fn set_form(options: &mut Options, form: Form) -> Result<()> {
+    options.set("bits", Some(&form.bits.to_string()))?;
+    options.set("block", Some(&form.block.to_string()))?;
+    if form.asymmetric {
+        options.set("asymmetric", None)?;
+    }
+    Ok(())
 }

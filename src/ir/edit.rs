@@ -121,6 +121,31 @@ impl<'m> Edit<'m> {
         value
     }
 
+    /// Changes the elements of the constant that `value` is, an initializer or the tensor of a
+    /// `Constant` node; type and extents stay.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn change_constant(&mut self, value: ValueId, change: impl FnOnce(&mut Tensor)) {
+        let producer = self.model.producer(value);
+        let tensor = match (&mut self.model.values[value].constant, producer) {
+            (Some(Constant::Dense(tensor)), _) => Some(tensor),
+            (_, Some(node)) => {
+                let attributes = self.model.nodes[node].attributes.iter_mut();
+                let mut tensors = attributes.filter_map(|a| match &mut a.value {
+                    AttributeValue::Tensor(tensor) => Some(&mut **tensor),
+                    _ => None,
+                });
+                tensors.next()
+            }
+            _ => None,
+        };
+        let tensor = tensor.expect("a dense constant");
+        change(tensor);
+        // Computed elements have no place in typed fields.
+        tensor.wire = Default::default();
+    }
+
     /// Makes `value`, the result of a node, the constant `tensor` instead, an initializer of
     /// the same name. The node loses the result; [`Edit::erase`] it when it has no other.
     ///

@@ -114,6 +114,7 @@ impl PassManager<'_> {
         let mut run = Run::new(self, &mut model);
         run.on(&first.elements[..common])?;
         let (done, changes, facts, half_scans) = (run.done, run.changes, run.facts, run.half_scans);
+        let calibrated = run.calibrated;
         let rewrites_left = run.rewrites_left;
         let mut results = Vec::with_capacity(pipelines.len());
         let copies = std::iter::repeat_n(model, pipelines.len());
@@ -124,6 +125,7 @@ impl PassManager<'_> {
                 changes,
                 facts: facts.clone(),
                 half_scans: half_scans.clone(),
+                calibrated: calibrated.clone(),
                 ..Run::new(self, &mut model)
             };
             run.on(&pipeline.elements[common..])?;
@@ -270,13 +272,14 @@ impl<'r, 'i> Run<'r, 'i> {
             rewrites_left: self.rewrites_left,
             facts: self.facts.take(),
             half_scans: Arc::clone(&self.half_scans),
-            calibrated: self.calibrated.clone(),
+            calibrated: self.calibrated.take(),
             ..PassContext::default()
         };
         let start = Instant::now();
         let changed = step.pass.run(self.model, &mut cx).map_err(at)?;
         let time = start.elapsed();
         self.rewrites_left = cx.rewrites_left;
+        self.calibrated = cx.calibrated.take();
         if changed == Changed::No || cx.tells {
             self.facts = cx.facts.take();
         }

@@ -270,7 +270,8 @@ pub struct PassContext {
     pub(crate) tells: bool,
     /// What was found by reading constants, in this pipeline and in those that run beside it.
     pub(crate) half_scans: Arc<HalfScans>,
-    /// What a calibration found, if there was one.
+    /// What a calibration found, if there was one, of the weights as they are now: a pass that changes
+    /// weights says so in it ([`Calibrated::change`]), and the passes after it see that.
     pub(crate) calibrated: Option<Arc<Calibrated>>,
 }
 

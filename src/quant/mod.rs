@@ -27,6 +27,7 @@
 //! Codes that are chosen for what a layer computes, in the same layout, are in [`gptq`]; that works on
 //! whole weights and uses all threads.
 
+mod awq;
 mod buffers;
 mod channels;
 mod columns;
@@ -47,6 +48,7 @@ mod rtn_ref;
 mod scales;
 mod spec;
 
+pub use awq::{ChannelScales, awq_scales, divided};
 pub use buffers::Buffers;
 pub use channels::{
     ChannelParams, ChannelSpec, Range, encode_columns, encode_run, range_of, ranges_of_columns,

@@ -8,6 +8,7 @@ use super::matrix::{Bf16Le, F16Le, F32Le, F64Le};
 use super::rtn::Refused;
 use super::*;
 
+mod awq;
 mod methods;
 
 #[derive(Clone, Debug, PartialEq)]

@@ -1,12 +1,15 @@
 //! What a calibration found of weights, for passes that quantize them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{Layout, MatrixView};
 use crate::{
     error::{Error, Result},
     ir::{Data, Model},
-    quant::{BlockSpec, Buffers, multiply_scales},
+    quant::{BlockSpec, Buffers, divided, multiply_scales},
 };
 
 /// What tells the weights of a model apart: a constant, and how it is read as a matrix.
@@ -84,10 +87,65 @@ impl Blocks {
 }
 
 /// What a calibration found.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Calibrated {
     /// Of the channels of each weight: the mean square of what they are multiplied by, `[k]`.
     pub importance: HashMap<WeightKey, Arc<[f32]>>,
     /// Codes that were chosen already.
     pub blocks: HashMap<(WeightKey, BlockSpec), Blocks>,
+    /// Weights that are not as they were then, but multiplied by scales of their channels, by which the
+    /// activations were divided.
+    pub scaled: HashSet<WeightKey>,
+}
+
+impl Calibrated {
+    /// Tells that the constant `name` is another one now: codes that were chosen are not its own.
+    pub fn change(&mut self, name: &str) {
+        self.blocks.retain(|(weight, _), _| weight.name != name);
+    }
+
+    /// Tells that the weights `keys`, which read the same activation, were multiplied by `scales`, one
+    /// for each of their columns, and the activation divided.
+    pub fn scale(&mut self, keys: &[WeightKey], scales: &[f32]) {
+        for key in keys {
+            if let Some(importance) = self.importance.get_mut(key) {
+                *importance = divided(importance, scales).into();
+            }
+            self.scaled.insert(key.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quant::ScaleType;
+
+    #[test]
+    fn what_is_known_of_a_changed_weight() {
+        let key = |name: &str| WeightKey {
+            name: name.to_owned(),
+            layout: Layout::Rows,
+            n: 1,
+            k: 2,
+        };
+        let spec = BlockSpec::new(4, 16, true, ScaleType::F32).unwrap();
+        let empty = || Data::Bytes(Vec::new().into());
+        let mut known = Calibrated::default();
+        for name in ["w", "v"] {
+            let blocks = Blocks {
+                codes: empty(),
+                scales: empty(),
+                zero_points: None,
+            };
+            known.importance.insert(key(name), [4.0, 9.0].into());
+            known.blocks.insert((key(name), spec), blocks);
+        }
+        known.change("w");
+        known.scale(&[key("w")], &[1.0, 3.0]);
+        assert_eq!(*known.importance[&key("w")], [4.0, 1.0]);
+        assert_eq!(*known.importance[&key("v")], [4.0, 9.0]);
+        assert!(known.blocks.keys().all(|(k, _)| *k == key("v")));
+        assert_eq!(known.scaled, [key("w")].into());
+    }
 }

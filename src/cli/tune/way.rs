@@ -23,7 +23,7 @@ const DATA_FREE: [&str; 7] = [
 /// And, where there is a text to calibrate on.
 const CALIBRATED: [&str; 7] = [
     "--method imatrix --asymmetric --block-size 16",
-    "--method gptq --block-size 16",
+    "--method gptq --symmetric --block-size 16",
     "--method gptq --asymmetric --block-size 32",
     "--method gptq --asymmetric --block-size 16",
     "--budget 4.5bpw",

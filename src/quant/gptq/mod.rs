@@ -2,8 +2,7 @@
 //!
 //! A layer maps tokens `x` to `W x`. With `H` the mean of `x x^T` over the tokens of a calibration, an
 //! error `E` of the weight changes the outputs by `tr(E H E^T)`, in square. [`Hessian`] gathers `H`;
-//! [`gptq`] chooses codes that keep that number small, in the layout of the parent module;
-//! [`awq_scales`] chooses scales for the channels of an activation.
+//! [`gptq`] chooses codes that keep that number small, in the layout of the parent module.
 //!
 //! Nothing here depends on the number of threads or on the processor: every sum has one order, no
 //! product is fused with a sum, and rows of a weight are independent of each other.
@@ -35,7 +34,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod awq;
 mod descend;
 mod factor;
 mod loss;
@@ -53,7 +51,6 @@ mod sums;
 mod sweep;
 mod wire;
 
-pub use awq::{ChannelScales, awq_scales};
 pub use loss::weighted_loss;
 pub use objective::Objective;
 pub use options::{GptqOptions, Report, Scales};

@@ -154,16 +154,10 @@ pub(super) struct Panel {
 }
 
 impl Panel {
-    /// Rows of `k` elements, rounded plainly; column `i` multiplied by `factors[i]` first, if there
-    /// are any. The loss is not known yet.
-    pub(super) fn round(
-        spec: &BlockSpec,
-        k: usize,
-        weight: &[f32],
-        factors: Option<&[f32]>,
-    ) -> Result<Self, Refused> {
+    /// Rows of `k` elements, rounded plainly. The loss is not known yet.
+    pub(super) fn round(spec: &BlockSpec, k: usize, weight: &[f32]) -> Result<Self, Refused> {
         dispatch!(round_body(
-            spec: &BlockSpec, k: usize, weight: &[f32], factors: Option<&[f32]>,
+            spec: &BlockSpec, k: usize, weight: &[f32],
         ) -> Result<Panel, Refused>)
     }
 
@@ -205,20 +199,12 @@ impl Panel {
 }
 
 #[inline(always)]
-fn round_body(
-    spec: &BlockSpec,
-    k: usize,
-    weight: &[f32],
-    factors: Option<&[f32]>,
-) -> Result<Panel, Refused> {
+fn round_body(spec: &BlockSpec, k: usize, weight: &[f32]) -> Result<Panel, Refused> {
     let mut target = vec![[0.0; LANES]; k];
     for (l, row) in weight.chunks_exact(k).enumerate() {
         for (x, to) in row.iter().zip(&mut target) {
             to[l] = *x;
         }
-    }
-    for (x, factor) in target.iter_mut().zip(factors.unwrap_or_default()) {
-        *x = x.map(|x| x * factor);
     }
 
     let mut largest = [0.0f32; LANES];

@@ -116,7 +116,7 @@ impl Objective {
         let k = self.k;
         let mut panels = Vec::with_capacity(STRIPE);
         for rows in weight.chunks(LANES * k) {
-            let mut panel = Panel::round(spec, k, rows, None)?;
+            let mut panel = Panel::round(spec, k, rows)?;
             shift(self, spec, &mut panel);
             panels.push(panel);
         }
