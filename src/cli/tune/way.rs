@@ -21,8 +21,9 @@ const DATA_FREE: [&str; 7] = [
 ];
 
 /// And, where there is a text to calibrate on.
-const CALIBRATED: [&str; 7] = [
+const CALIBRATED: [&str; 8] = [
     "--method imatrix --asymmetric --block-size 16",
+    "--method awq --asymmetric --block-size 16",
     "--method gptq --symmetric --block-size 16",
     "--method gptq --asymmetric --block-size 32",
     "--method gptq --asymmetric --block-size 16",
