@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     GroupWeight, Options, Sequence, Visitor,
-    site::Planned,
+    site::{Planned, digest_of},
     spill::{Spill, Spilled, take, take_f64, take_u64},
 };
 use crate::{
@@ -76,7 +76,7 @@ pub fn choose(
     let cross = matches!(wanted, Wanted::Codes(gptq) if gptq.alpha > 0.0);
     let key = match wanted {
         Wanted::Importance => "importance".to_owned(),
-        Wanted::Codes(gptq) => format!("{gptq:?} {plan:?}"),
+        Wanted::Codes(gptq) => format!("codes {}", digest_of(&(gptq, plan))),
     };
     let options = Options {
         key: &key,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
+    digest::sha256_of,
     error::Result,
     ir::{Callees, Model, NodeId, ValueId},
     quant::BlockSpec,
@@ -172,4 +173,9 @@ impl<'p> Planned<'p> {
         sites.retain(|site| self.specs.contains_key(&WeightKey::of(model, &site.matrix)));
         Ok(sites)
     }
+}
+
+/// A digest of a plan, for [`Options::key`](super::Options::key).
+pub(super) fn digest_of(plan: &impl std::fmt::Debug) -> String {
+    sha256_of(format!("{plan:?}").as_bytes())
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Group, Options, Sequence, Visitor,
-    site::Planned,
+    site::{Planned, digest_of},
     spill::{Spill, Spilled, take_f64},
 };
 use crate::{
@@ -75,7 +75,7 @@ pub fn survey(
     tell: &mut dyn FnMut(u64, u64, &str),
 ) -> Result<Vec<Unit>> {
     let sites = Planned::new(candidates.iter().flatten()).sites(model)?;
-    let key = format!("survey {candidates:?}");
+    let key = format!("survey {}", digest_of(&candidates));
     let options = Options {
         key: &key,
         ..options

@@ -150,10 +150,11 @@ impl Prepared<'_> {
         }
     }
 
-    /// A folder for one part of the work.
-    fn folder(&self, part: &str) -> Option<PathBuf> {
+    /// A folder for one part of the work, by `plan`: another has a folder of its own.
+    fn folder(&self, part: &str, plan: &impl std::fmt::Debug) -> Option<PathBuf> {
         let folder = self.args.calibration_folder.as_ref()?;
-        Some(folder.join(part))
+        let digest = sha256_of(format!("{plan:?}").as_bytes());
+        Some(folder.join(format!("{part}-{}", &digest[..12])))
     }
 
     /// Refuses a text that is too short to choose weights on.
@@ -258,9 +259,7 @@ impl Prepared<'_> {
         }
         let steps = cx.steps();
         let name = self.file.display().to_string();
-        // Codes of another plan are another calibration.
-        let plan = format!("{wanted:?} {weights:?}");
-        let folder = self.folder(&format!("codes-{}", &sha256_of(plan.as_bytes())[..12]));
+        let folder = self.folder("codes", &(wanted, &weights));
         let chosen = calibrate::choose(
             &*self.engine,
             &self.model,
@@ -304,7 +303,7 @@ impl Prepared<'_> {
         }
         let name = self.file.display().to_string();
         let shared = self.args.survey_folder.clone();
-        let folder = shared.or_else(|| self.folder("survey"));
+        let folder = shared.or_else(|| self.folder("survey", &choices.candidates));
         let options = self.options(folder.as_deref(), cx);
         let steps = cx.steps();
         let mut tell = |done, total, what: &str| steps.tell(done, total, what);
