@@ -416,6 +416,11 @@ impl QuantizeArgs {
                 ));
             }
         };
+        // What a check would refuse, it refuses before the work.
+        drop(
+            self.check
+                .prepare(&prepared.path, demands.spare.as_ref(), cx)?,
+        );
         let alike = |form| {
             let blocks = Blocks::Alike(form, DATA_FREE);
             self.pipeline(dtype, Some(blocks), &decided.large)

@@ -146,6 +146,37 @@ def test_a_budget_is_met_and_its_recipe_makes_the_same_file(quantize, onnxq, eng
     assert len(Report.read(onnxq.dir / "edited.json").weights()) == len(weights) - 1
 
 
+def checked(onnxq: harness.Onnxq) -> dict:
+    """What the check of the last output found, and its bits a weight."""
+    report = json.loads((onnxq.dir / "report.json").read_text(encoding="utf-8"))
+    (model,) = report["check"]["models"]
+    weights = Report.read(onnxq.dir / "report.json").weights()
+    bits = 8 * sum(w["bytes_after"] for w in weights) / sum(w["n"] * w["k"] for w in weights)
+    return {"kld": model["divergence"]["kld"]["mean"]["value"], "input": report["check"]["input"], "bits": bits}
+
+
+def test_a_budget_is_checked_on_what_follows_the_calibration(quantize, onnxq, texts, mean_kld) -> None:
+    windows = ("--calibration-windows", 16)
+    mixed = quantize("mixed.onnx", "--budget", "5.2bpw", *windows, "--json", "report.json")
+    found = checked(onnxq)
+    assert found["input"]["source"] == str(texts[0]) and found["input"]["items"] == 8
+    # Tokens of the same kind that nothing was chosen by, but others than these 8 windows.
+    assert found["kld"] == pytest.approx(mean_kld(mixed), rel=1)
+
+
+def test_as_small_as_a_divergence_allows(quantize, onnxq) -> None:
+    least = ("--budget", "least", "--calibration-windows", 16, "--calibration-folder", "work", "--json", "report.json")
+    bits = []
+    for limit in (0.02, 0.008):
+        quantize("least.onnx", *least, "--max-mean-kld", limit)
+        found = checked(onnxq)
+        assert found["kld"] <= limit
+        bits.append(found["bits"])
+    assert bits[0] < bits[1], bits
+    recipe = onnxq.dir / "least.recipe.toml"
+    assert recipe.is_file()
+
+
 def test_a_budget_of_bytes(quantize) -> None:
     size = MODEL.stat().st_size
     limit = 0.2 * size / 1e6
@@ -164,6 +195,11 @@ def refused(onnxq: harness.Onnxq, texts):
 def test_what_cannot_be_decided_is_said(refused, onnxq, texts, tmp_path) -> None:
     refused("--method", "gptq", mentions=("--calibrate",))
     refused("--calibrate", texts[0], "--budget", "1bpw", mentions=("--budget", "least", "bpw"))
+    refused("--calibrate", texts[0], "--budget", "least", mentions=("--max-mean-kld",))
+    few = ("--calibrate", texts[0], "--calibration-windows", 8, "--budget", "least", "--max-mean-kld")
+    refused(*few, "1e-9", mentions=("--budget", "the least that can be reached"))
+    refused("--calibrate", texts[0], "--calibration-windows", "400", *few[4:], "1", mentions=("--check",))
+    refused("--calibrate", texts[0], "--max-mean-kld", "1", mentions=("--check",))
     usage = onnxq("quantize", MODEL, "--calibrate", texts[0], "--budget", "1000")
     assert usage.status == 2 and "4.75bpw" in usage.err
     refused("--calibrate", texts[0], "--dtype", "int8", mentions=("q4",))

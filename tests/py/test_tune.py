@@ -121,7 +121,7 @@ def test_what_ways_share_changes_nothing(tune, onnxq, texts) -> None:
 def test_the_usual_ways_and_their_frontier(tune, onnxq, texts) -> None:
     found, _ = tune("--calibrate", texts[0], "--calibration-windows", 4, "--html", "tune.html", tries=())
     ways = found["ways"]
-    assert found["failed"] == [] and len(ways) == 14
+    assert found["failed"] == [] and len(ways) == 15
     assert [w["frontier"] for w in ways] == frontier(ways, mean_kld)
     assert 2 <= sum(w["frontier"] for w in ways) < len(ways)
     calibrated = {w["options"] for w in ways if "--calibrate" in shlex.split(w["options"])}
