@@ -69,7 +69,9 @@ configs = {
 }
 symmetric = name == "rtn" or "-sym" in name
 config = configs["gptq" if name.startswith("gptq") else name]()
-quantizer = q.MatMulNBitsQuantizer(onnx.load(source), block_size=block, is_symmetric=symmetric, algo_config=config)
+quantizer = q.MatMulNBitsQuantizer(
+    onnx.load(source), block_size=block, is_symmetric=symmetric, algo_config=config
+)
 quantizer.process()
 model = quantizer.model.model
 if all(i.domain != "com.microsoft" for i in model.opset_import):
@@ -109,8 +111,9 @@ def forms(args: argparse.Namespace) -> list[Form]:
                 if method.removesuffix("-asym") in CALIBRATED:
                     command = calibrated(args, method, block, scales)
                 else:
-                    options = f"block={block}{METHODS[method]}" + "".join(f",exclude={g}" for g in args.exclude)
-                    passes = f"clean,{'fp16,' if scales == 'f16' else ''}nbits{{{options}}}"
+                    options = [f"block={block}{METHODS[method]}", *(f"exclude={g}" for g in args.exclude)]
+                    half = "fp16," if scales == "f16" else ""
+                    passes = f"clean,{half}nbits{{{','.join(options)}}}"
                     command = [args.bin, "opt", str(args.model), "--passes", passes, "-q", "-o"]
                 found.append(Form("onnxq", method, block, scales == "f16", command))
         for peer in filter(None, args.peers.split(",")):
@@ -200,7 +203,8 @@ def main() -> None:
                 wall, _, failed = measure([*form.command, str(target)])
                 seconds.append(wall)
             if failed:
-                lines.append(f"| {form.tool} | {form.method} | {form.block} | failed: {failed.replace('|', '/')} |")
+                failed = failed.replace("|", "/")
+                lines.append(f"| {form.tool} | {form.method} | {form.block} | failed: {failed} |")
                 print(lines[-1], flush=True)
                 continue
             found = evaluate(args, target, folder / "baseline.lp", folder / "report.json")

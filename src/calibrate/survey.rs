@@ -11,8 +11,9 @@ use crate::{
     eval::Items,
     ir::Model,
     quant::{
-        BlockSpec, Buffers,
+        BlockSpec, Buffers, Matrix, Method, Rule, Source,
         gptq::{GptqOptions, Hessian, Objective, Scales, StatisticsError, weighted_loss},
+        quantize_rows_by,
     },
     weights::{Blocks, MatrixView, WeightKey},
 };
@@ -45,6 +46,17 @@ pub struct UnitWeight {
     pub codes: Option<(BlockSpec, Blocks)>,
 }
 
+/// How the codes of a survey are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codes {
+    /// By [`gptq`](crate::quant::gptq::gptq()): its first part alone, since which candidate is better shows already.
+    Gptq,
+    /// Block by block, by this method.
+    Blocks(Method),
+    /// Block by block, by [`Method::Mse`] with the mean squares of the activations.
+    Importance,
+}
+
 /// Of a candidate: how it quantizes each weight that it can.
 pub type Candidate = Vec<(WeightKey, BlockSpec)>;
 
@@ -58,9 +70,8 @@ pub fn is_held_out(item: usize) -> bool {
 }
 
 /// Runs `model` over `items` and finds the errors of all weights that one of the `candidates` quantizes, by
-/// each of them, with codes by [`gptq`](crate::quant::gptq::gptq()) (its first part alone: which candidate is
-/// better shows already). Weights before a weight are as they were. Errors are those on every fourth item, and codes
-/// are chosen on the others; with fewer than four items, both on all.
+/// each of them, with such `codes`. Weights before a weight are as they were. Errors are those on every fourth item, and
+/// codes are chosen on the others; with fewer than four items, both on all.
 ///
 /// Memory: as [`choose`](super::choose()), with twice the statistics. Codes go to a file without a name.
 ///
@@ -71,11 +82,12 @@ pub fn survey(
     model: &Model,
     items: Items<'_>,
     candidates: &[Candidate],
+    codes: Codes,
     options: Options<'_>,
     tell: &mut dyn FnMut(u64, u64, &str),
 ) -> Result<Vec<Unit>> {
     let sites = Planned::new(candidates.iter().flatten()).sites(model)?;
-    let key = format!("survey {}", digest_of(&candidates));
+    let key = format!("survey {}", digest_of(&(codes, candidates)));
     let options = Options {
         key: &key,
         ..options
@@ -107,6 +119,7 @@ pub fn survey(
             .iter()
             .map(|c| Planned::new(c.as_slice()))
             .collect(),
+        codes,
         spill: Spill::new()?,
         tell,
     };
@@ -117,6 +130,7 @@ pub fn survey(
 struct Surveyor<'a> {
     groups: Vec<Surveyed>,
     candidates: Vec<Planned<'a>>,
+    codes: Codes,
     spill: Spill,
     tell: &'a mut dyn FnMut(u64, u64, &str),
 }
@@ -161,12 +175,7 @@ impl Visitor for Surveyor<'_> {
         let fitted = group.fitted.take().unwrap_or_else(|| Hessian::new(k));
         let held_out = group.held_out.take();
         let judge = held_out.as_ref().unwrap_or(&fitted);
-        let options = GptqOptions {
-            scales: Scales::Search,
-            refits: 0,
-            ..GptqOptions::default()
-        };
-        let objective = Objective::new(&fitted, None, &options);
+        let chooser = Chooser::new(self.codes, &fitted);
         let unit = &mut group.unit;
         unit.reference = self.candidates.iter().position(|c| unit.has_all(c));
         unit.errors = vec![None; self.candidates.len()];
@@ -183,10 +192,8 @@ impl Visitor for Surveyor<'_> {
                 };
                 let n = weight.matrix.n as usize;
                 let mut buffers = Buffers::new(spec, n, k);
-                let made = objective.quantize(spec, &elements, buffers.out());
-                made.map_err(|e| {
-                    Error::input(e.to_string()).at(format!("weight `{}`", weight.key.name))
-                })?;
+                let made = chooser.quantize(spec, &elements, [n, k], &mut buffers);
+                made.map_err(|e| e.at(format!("weight `{}`", weight.key.name)))?;
                 let mut differences = buffers.decode(spec, n, k);
                 differences
                     .iter_mut()
@@ -273,6 +280,61 @@ impl Unit {
     fn has_all(&self, candidate: &Planned<'_>) -> bool {
         let mut weights = self.weights.iter();
         weights.all(|w| !candidate.specs(&w.key).is_empty())
+    }
+}
+
+/// Chooses codes by the statistics of a group.
+enum Chooser {
+    Gptq(Box<Objective>),
+    Blocks {
+        method: Method,
+        importance: Option<Vec<f32>>,
+    },
+}
+
+impl Chooser {
+    fn new(codes: Codes, hessian: &Hessian) -> Chooser {
+        match codes {
+            Codes::Gptq => {
+                let options = GptqOptions {
+                    scales: Scales::Search,
+                    refits: 0,
+                    ..GptqOptions::default()
+                };
+                Chooser::Gptq(Box::new(Objective::new(hessian, None, &options)))
+            }
+            Codes::Blocks(method) => Chooser::Blocks {
+                method,
+                importance: None,
+            },
+            Codes::Importance => Chooser::Blocks {
+                method: Method::Mse,
+                importance: (hessian.tokens() > 0).then(|| hessian.diagonal()),
+            },
+        }
+    }
+
+    fn quantize(
+        &self,
+        spec: &BlockSpec,
+        elements: &[f32],
+        [n, k]: [usize; 2],
+        buffers: &mut Buffers,
+    ) -> Result<()> {
+        let made = match self {
+            Chooser::Gptq(objective) => objective
+                .quantize(spec, elements, buffers.out())
+                .map(|_| ()),
+            Chooser::Blocks { method, importance } => {
+                let rule = Rule {
+                    method: *method,
+                    importance: importance.as_deref(),
+                };
+                let matrix = Matrix::new(Source::F32(elements), n, k);
+                quantize_rows_by(spec, &rule, matrix, buffers.out())
+            }
+        };
+        made.map_err(|e| Error::input(e.to_string()))
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use onnxq::{
     Error, Result,
-    calibrate::{self, Choice, Options, Wanted},
+    calibrate::{self, Choice, Codes, Options, Wanted},
     digest::{sha256, sha256_of},
     engine::{Array, Engine, LoadOptions, Signature, read_tensors},
     eval::{self, Items, Tokens, Windows},
@@ -283,6 +283,7 @@ impl Prepared<'_> {
     pub(crate) fn survey(
         &self,
         forms: &'static [Form],
+        codes: Codes,
         pipeline: &dyn Fn(Form) -> Result<Pipeline>,
         cx: &Cx,
     ) -> Result<Survey<'_>> {
@@ -291,6 +292,7 @@ impl Prepared<'_> {
             model: &self.model,
             forms,
             candidates: Vec::new(),
+            codes,
             other_bytes: 0,
         };
         for &form in forms {
@@ -303,7 +305,7 @@ impl Prepared<'_> {
         }
         let name = self.file.display().to_string();
         let shared = self.args.survey_folder.clone();
-        let folder = shared.or_else(|| self.folder("survey", &choices.candidates));
+        let folder = shared.or_else(|| self.folder("survey", &(codes, &choices.candidates)));
         let options = self.options(folder.as_deref(), cx);
         let steps = cx.steps();
         let mut tell = |done, total, what: &str| steps.tell(done, total, what);

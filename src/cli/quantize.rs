@@ -9,13 +9,13 @@ use std::{
 use clap::{Args, ValueEnum};
 use onnxq::{
     Error, Result,
-    calibrate::Wanted,
+    calibrate::{Codes, Wanted},
     eval::Evaluation,
     ir::DataType,
     mix::{Budget, Form, Recipe},
     pass::{Options, Pipeline},
     passes::REGISTRY,
-    quant::gptq::GptqOptions,
+    quant::{Method, gptq::GptqOptions},
     target::{self, Targets, Verdict, ZeroPoints},
     weights::Calibrated,
 };
@@ -425,7 +425,14 @@ impl QuantizeArgs {
             let blocks = Blocks::Alike(form, DATA_FREE);
             self.pipeline(dtype, Some(blocks), &decided.large)
         };
-        let survey = prepared.survey(goal.forms(), &alike, cx)?;
+        let codes = match self.method(&decided) {
+            "gptq" => Codes::Gptq,
+            "imatrix" => Codes::Importance,
+            "hqq" => Codes::Blocks(Method::Hqq),
+            "rtn" => Codes::Blocks(Method::Rtn),
+            _ => Codes::Blocks(Method::Mse),
+        };
+        let survey = prepared.survey(goal.forms(), codes, &alike, cx)?;
         let calibration = prepared.calibration()?;
         for attempt in 1.. {
             let mix = survey.within(goal)?;
@@ -724,7 +731,9 @@ impl QuantizeArgs {
                 for form in recipe.forms() {
                     let own = recipe.weights.iter().filter(|e| e.form() == form);
                     let names: Vec<&str> = own.map(|e| &*e.name).collect();
-                    self.nbits(pipeline, form, method, &names)?;
+                    // Without zero points there is nothing for hqq to choose.
+                    let fits = method != "hqq" || form.asymmetric;
+                    self.nbits(pipeline, form, if fits { method } else { "rtn" }, &names)?;
                 }
                 Ok(())
             }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::{Allocation, Entry, Form, Limit, Way, allocate, log::Log};
 use crate::{
-    calibrate::{Candidate, Options, Unit, UnitWeight, is_held_out, survey},
+    calibrate::{Candidate, Codes, Options, Unit, UnitWeight, is_held_out, survey},
     engine::{Array, Engine, Signature},
     error::{Error, Result},
     eval::{Items, Replacement, SensitivityOptions, Tokens, Windows, sensitivities},
@@ -86,6 +86,8 @@ pub struct Choices<'a> {
     pub forms: &'a [Form],
     /// For each form, what it makes of which weight.
     pub candidates: Vec<Candidate>,
+    /// How codes are chosen.
+    pub codes: Codes,
     /// Bytes of the output that are no weights.
     pub other_bytes: u64,
 }
@@ -112,7 +114,15 @@ impl Choices<'_> {
         options: Options<'_>,
         tell: &mut dyn FnMut(u64, u64, &str),
     ) -> Result<Measured> {
-        let units = survey(engine, self.model, items, &self.candidates, options, tell)?;
+        let units = survey(
+            engine,
+            self.model,
+            items,
+            &self.candidates,
+            self.codes,
+            options,
+            tell,
+        )?;
         let divergences = match items {
             Items::Texts { tokens, window, .. } if Signature::of(self.model).is_causal_lm() => {
                 let windows = Windows {

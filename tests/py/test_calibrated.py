@@ -164,6 +164,15 @@ def test_a_budget_is_checked_on_what_follows_the_calibration(quantize, onnxq, te
     assert found["kld"] == pytest.approx(mean_kld(mixed), rel=1)
 
 
+@pytest.mark.parametrize("method", ["rtn", "mse", "hqq", "imatrix"])
+def test_a_budget_by_each_method(method, quantize, onnxq) -> None:
+    mixed = quantize("mixed.onnx", "--method", method, "--budget", "5.4bpw", "--calibration-windows", 16)
+    recipe = onnxq.dir / "mixed.recipe.toml"
+    assert tomllib.loads(recipe.read_text(encoding="utf-8"))["method"] == method
+    again = quantize("again.onnx", "--recipe", recipe, "--calibration-windows", 16)
+    assert again.read_bytes() == mixed.read_bytes()
+
+
 def test_as_small_as_a_divergence_allows(quantize, onnxq) -> None:
     least = ("--budget", "least", "--calibration-windows", 16, "--calibration-folder", "work", "--json", "report.json")
     bits = []

@@ -125,7 +125,7 @@ def test_the_usual_ways_and_their_frontier(tune, onnxq, texts) -> None:
     assert [w["frontier"] for w in ways] == frontier(ways, mean_kld)
     assert 2 <= sum(w["frontier"] for w in ways) < len(ways)
     calibrated = {w["options"] for w in ways if "--calibrate" in shlex.split(w["options"])}
-    assert calibrated == {w["options"] for w in ways if re.search("imatrix|gptq|budget", w["options"])}
+    assert calibrated == {w["options"] for w in ways if re.search("imatrix|awq|gptq|budget", w["options"])}
     for way in ways:
         budget = re.search(r"--budget ([\d.]+)bpw", way["options"])
         assert not budget or way["bits_per_weight"] <= float(budget[1])
