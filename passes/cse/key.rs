@@ -13,17 +13,6 @@ use crate::{
 /// `share-weights`'s.
 pub(super) const SMALL: u64 = 1 << 10;
 
-/// Operators whose results are not the same each time. `Dropout` is one of them in training.
-const RANDOM: &[&str] = &[
-    "Bernoulli",
-    "Dropout",
-    "Multinomial",
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-];
-
 /// Operators of two operands that may change places, from opset 7 on: before, only the
 /// second one was broadcast. `Max` and `Min` are none of them: which of 0 and -0 they give
 /// may depend on the order.
@@ -62,7 +51,9 @@ pub(super) fn pure_schema(
     let standard = matches!(n.domain(), "" | "ai.onnx.ml");
     let pure = standard
         && !schema::is_beyond_table(n.domain(), opset)
-        && !RANDOM.contains(&&*n.op_type)
+        && !crate::schema::is_random(n.domain(), &n.op_type)
+        // Which is one of them in training.
+        && !n.is("Dropout")
         && n.subgraphs().next().is_none()
         && functions.called(n).is_none();
     let schema = schema::lookup(n.domain(), &n.op_type, opset)?;

@@ -7,18 +7,8 @@ use crate::{
     error::{Error, Result},
     infer::{self, Facts, Kind},
     ir::{Callees, Def, Model, Node, NodeId, SideTable, Tensor, ValueId},
+    schema,
 };
-
-/// Operators whose results are not the same each time.
-const RANDOM: [&str; 7] = [
-    "Bernoulli",
-    "Dropout",
-    "Multinomial",
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-];
 
 /// The main graph of a model as a flow from its inputs.
 pub(super) struct Flow<'m> {
@@ -162,5 +152,6 @@ impl<'m> Random<'m> {
 }
 
 fn is_random(node: &Node) -> bool {
-    node.domain().is_empty() && RANDOM.contains(&&*node.op_type)
+    // In training Dropout is one of them.
+    schema::is_random(node.domain(), &node.op_type) || node.is("Dropout")
 }

@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     ir::{Model, SourceFile},
     onnx::{self, OpenOptions, Opened},
-    verify,
+    schema, verify,
 };
 
 /// A model that is evaluated, and what is known about it.
@@ -38,18 +38,11 @@ impl Subject<'_> {
 
     /// A warning when the model draws random numbers, so that two runs differ.
     pub(crate) fn randomness(&self) -> Option<String> {
-        const RANDOM: [&str; 6] = [
-            "RandomNormal",
-            "RandomNormalLike",
-            "RandomUniform",
-            "RandomUniformLike",
-            "Multinomial",
-            "Bernoulli",
-        ];
         let graphs = self.model.reachable_graphs().into_iter();
         let nodes = graphs.flat_map(|g| &self.model.graphs[g].nodes);
-        let mut operators = nodes.map(|&n| &*self.model.nodes[n].op_type);
-        let operator = operators.find(|op| RANDOM.contains(op))?;
+        let mut nodes = nodes.map(|&n| &self.model.nodes[n]);
+        let random = nodes.find(|n| schema::is_random(n.domain(), &n.op_type))?;
+        let operator = &random.op_type;
         Some(format!(
             "`{}` draws random numbers ({operator}): it differs from itself from run to run",
             self.name

@@ -93,6 +93,22 @@ pub fn versions(domain: &str, op_type: &str) -> &'static [OpSchema] {
     place.map_or(&[], |at| &all()[at.clone()])
 }
 
+/// Operators that draw random numbers.
+const RANDOM: [&str; 6] = [
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+];
+
+/// Whether an operator gives something else each time it runs. `Dropout`, which does in training, is
+/// none of them.
+pub fn is_random(domain: &str, op_type: &str) -> bool {
+    domain.is_empty() && RANDOM.contains(&op_type)
+}
+
 /// Every operator version in the table, ordered by domain, name and version.
 pub fn all() -> &'static [OpSchema] {
     &indexed().table.ops

@@ -22,6 +22,9 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+# Where ONNX Runtime has its library.
+CAPI = Path(ort.__file__).parent / "capi"
+
 # A hang is a failure, not a stuck job. The longest honest run here writes 2.2 GB.
 RUN_SECONDS = 120
 
@@ -140,6 +143,14 @@ def find_binary() -> Path:
     suffix = ".exe" if sys.platform == "win32" else ""
     target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
     return target / "release" / f"onnxq{suffix}"
+
+
+def library() -> Path:
+    """The library of this Python's ONNX Runtime."""
+    found = [*CAPI.glob("libonnxruntime.*"), *CAPI.glob("onnxruntime.dll")]
+    if not found:
+        cannot_run("this ONNX Runtime has no library of its own")
+    return found[-1]
 
 
 def build_example(name: str, release: bool = False) -> str:

@@ -39,20 +39,10 @@ def measure() -> str:
 def run(measure: str, folder: Path, *args: object) -> tuple[dict[str, np.ndarray], str]:
     """What the example finds, by node, and what it says."""
     command = [measure, *(str(a) for a in args)]
-    environment = os.environ | {"ORT_DYLIB_PATH": library()}
+    environment = os.environ | {"ORT_DYLIB_PATH": str(harness.library())}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr
     return load_file(folder / "out.safetensors"), done.stderr
-
-
-def library() -> str:
-    import onnxruntime
-
-    folder = Path(onnxruntime.__file__).parent / "capi"
-    found = [*folder.glob("libonnxruntime.*"), *folder.glob("onnxruntime.dll")]
-    if not found:
-        harness.cannot_run("this ONNX Runtime has no library of its own")
-    return str(found[-1])
 
 
 def activations(model: onnx.ModelProto) -> dict[str, tuple[str, str]]:
@@ -211,7 +201,7 @@ def test_a_run_that_is_killed_goes_on(measure: str, real_model, tmp_path: Path) 
     finished = 0
     for seconds in (4, 7, 12):
         command = [measure, *map(str, args), "--folder", "run"]
-        environment = os.environ | {"ORT_DYLIB_PATH": library()}
+        environment = os.environ | {"ORT_DYLIB_PATH": str(harness.library())}
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
         try:
             process.wait(seconds)
@@ -254,7 +244,7 @@ def peak(measure: str, folder: Path, *args: object) -> int:
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
     command = [sys.executable, "-S", "-c", starter, measure, *map(str, args)]
-    environment = os.environ | {"RAYON_NUM_THREADS": "2", "ORT_DYLIB_PATH": library()}
+    environment = os.environ | {"RAYON_NUM_THREADS": "2", "ORT_DYLIB_PATH": str(harness.library())}
     done = subprocess.run(command, cwd=folder, check=True, capture_output=True, env=environment)
     return int(done.stdout) * 1024
 
@@ -301,7 +291,7 @@ def test_every_file_is_that_of_a_run(measure: str, tmp_path: Path) -> None:
     }
     for what, args in cases.items():
         command = [measure, *args, "--folder", "run"]
-        environment = os.environ | {"ORT_DYLIB_PATH": library()}
+        environment = os.environ | {"ORT_DYLIB_PATH": str(harness.library())}
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode != 0
         assert f"another run, which differs in {what} (" in done.stderr

@@ -13,7 +13,6 @@ import harness
 from builders import GraphBuilder, random
 from language_model import prompt_feeds
 from report import Report
-from test_engines import library
 
 TINYLM = Path(__file__).parents[2] / "testdata" / "tinylm"
 MODEL = TINYLM / "model.onnx"
@@ -23,7 +22,7 @@ WINDOW = 64
 @pytest.fixture(autouse=True)
 def runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ONNX Runtime of this Python, wherever that is."""
-    monkeypatch.setenv("ORT_DYLIB_PATH", str(library()))
+    monkeypatch.setenv("ORT_DYLIB_PATH", str(harness.library()))
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import pytest
 
 import harness
 
-CAPI = Path(ort.__file__).parent / "capi"
 
 # What every ONNX Runtime exports; the version and the API are the test's.
 STUB = """
@@ -24,13 +23,6 @@ static const char *version(void) { return "VERSION"; }
 static const Base base = { api, version };
 const Base *OrtGetApiBase(void) { return BASE; }
 """
-
-
-def library() -> Path:
-    found = [*CAPI.glob("libonnxruntime.*"), *CAPI.glob("onnxruntime.dll")]
-    if not found:
-        harness.cannot_run("this ONNX Runtime has no library of its own")
-    return found[-1]
 
 
 def environment(*path: Path, **variables: str) -> dict[str, str]:
@@ -75,7 +67,7 @@ def test_the_package_of_python_is_taken(onnxq):
     assert [e["engine"] for e in found] == ["onnxruntime", "rten"]
     assert taken(found)["found_by"] == "python"
     assert taken(found)["version"] == ort.__version__
-    assert Path(taken(found)["path"]).resolve() == library().resolve()
+    assert Path(taken(found)["path"]).resolve() == harness.library().resolve()
     assert found[1]["version"] and found[1]["unusable"] is None
 
 
@@ -97,7 +89,7 @@ def test_without_anything_it_is_rten(onnxq):
 @pytest.mark.parametrize("place", ["file", "folder"])
 @pytest.mark.parametrize("how", ["--ort-lib", "ORT_DYLIB_PATH"])
 def test_a_named_library_comes_first(onnxq, how, place):
-    path = library() if place == "file" else CAPI
+    path = harness.library() if place == "file" else harness.CAPI
     if how == "--ort-lib":
         found = engines(onnxq, how, path, env=environment(onnxq.dir, ORT_DYLIB_PATH="/nowhere"))
     else:
@@ -116,7 +108,7 @@ def test_the_package_of_node_above(onnxq):
     for version in ("3", "10"):
         folder = onnxq.dir / f"node_modules/onnxruntime-node/bin/napi-v{version}/{os_name}/{machine}"
         folder.mkdir(parents=True)
-        shutil.copy(library(), folder / "libonnxruntime.so.1")
+        shutil.copy(harness.library(), folder / "libonnxruntime.so.1")
     below = onnxq.dir / "a/b"
     below.mkdir(parents=True)
     found = engines(onnxq, cwd=below, env=environment(below))
@@ -201,7 +193,7 @@ def test_what_nobody_named_is_passed_over_with_a_warning(onnxq, tmp_path_factory
 
 def test_a_library_and_rten_contradict_each_other(onnxq):
     model = small_model(onnxq.dir)
-    onnxq.refuses("bench", model, "--engine", "rten", "--ort-lib", library(), mentions=("rten",))
+    onnxq.refuses("bench", model, "--engine", "rten", "--ort-lib", harness.library(), mentions=("rten",))
 
 
 def test_the_library_says_nothing_and_leaves_nothing(onnxq):

@@ -16,7 +16,6 @@ import pytest
 
 import harness
 from builders import GraphBuilder, random
-from test_engines import library
 
 TINYLM = Path(__file__).parents[2] / "testdata" / "tinylm"
 MODEL = TINYLM / "model.onnx"
@@ -28,7 +27,7 @@ FREE = ("--method rtn --block-size 32", "--method mse --asymmetric --block-size 
 @pytest.fixture(autouse=True)
 def runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ONNX Runtime of this Python, wherever that is."""
-    monkeypatch.setenv("ORT_DYLIB_PATH", str(library()))
+    monkeypatch.setenv("ORT_DYLIB_PATH", str(harness.library()))
 
 
 @pytest.fixture
