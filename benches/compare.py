@@ -4,7 +4,8 @@
 
 Prints, for each command, the median and range of wall time, processor time and peak
 resident memory (mapped pages counted), and the ratio of wall times, pair by pair. With
---ort, ONNX Runtime's own quantizer runs instead of `cp` (needs onnxruntime and onnx).
+--ort, ONNX Runtime's own quantizer runs instead of `cp` (needs onnxruntime and onnx): what that
+computes is `-- --method rtn --symmetric` of onnxq, whose default does more.
 Absolute times depend on the machine; the ratios are the result.
 """
 
