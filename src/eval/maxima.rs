@@ -1,13 +1,15 @@
 //! How large the values of a model get: one run over given inputs, in the memory of a plain one.
 
+use std::cmp::Reverse;
+
 use super::{Items, Tokens, Windows, tensors::Feeds};
 use crate::{
     engine::{Engine, LoadOptions, Program, Signature},
     error::{Error, Result},
     infer::{self, Kind},
     ir::{
-        Attribute, AttributeValue, DataType, GraphOutput, Model, Node, Tensor, Type, ValueId,
-        ValueInfo, edit::Edit,
+        Attribute, AttributeValue, DataType, GraphOutput, Model, Node, SideTable, Tensor, Type,
+        ValueId, ValueInfo, edit::Edit,
     },
     maxima::Maxima,
 };
@@ -121,8 +123,15 @@ fn instrument(model: &Model) -> Result<(Model, Vec<Measured>)> {
     let zero = edit.add_constant(main, "zero", Tensor::from_f32(vec![1], &[0.0]));
     let mut outputs = Vec::new();
     let mut measured = Vec::new();
+    let mut chains = SideTable::new(0);
     for (value, dtype) in values {
         let output = largest(&mut edit, value, dtype, [flat, zero]);
+        let mut last = output;
+        while last != value {
+            let made = edit.model().producer(last).expect("it was put there");
+            chains[made] = outputs.len() + 1;
+            last = edit.model().nodes[made].inputs[0].expect("each takes the one before");
+        }
         let model = edit.model();
         measured.push(Measured {
             value: model.values[value].name.to_string(),
@@ -134,7 +143,13 @@ fn instrument(model: &Model) -> Result<(Model, Vec<Measured>)> {
         });
     }
     edit.finish();
-    instrumented.graphs[main].outputs = outputs;
+    let graph = &mut instrumented.graphs[main];
+    // ONNX Runtime begins with what the last of the nodes without readers needs: were that the end of the
+    // model, every value would be kept until the others have their turn.
+    graph
+        .nodes
+        .sort_by_key(|&node| (chains[node] > 0, Reverse(chains[node])));
+    graph.outputs = outputs;
     Ok((instrumented, measured))
 }
 
