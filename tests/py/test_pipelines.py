@@ -19,6 +19,8 @@ from random_graphs import RandomGraph
 
 # Quantization and half precision are judged elsewhere, by what they are allowed to change.
 LOSSY = {"fp16", "nbits", "int8-dynamic"}
+# Run with what a calibration found, and refused without: test_awq.py.
+CALIBRATED = {"awq"}
 # Same in exact arithmetic, not to the bit: constants are computed in advance, sums in another order.
 ROUNDED = {"const-fold", "fuse-batch-norm", "fuse-gemm", "reassociate"}
 
@@ -31,7 +33,7 @@ def passes(binary) -> list[str]:
     listed = harness.Onnxq(binary, harness.REPOSITORY).ok("passes").out
     names = re.findall(r"^  (\S+)", listed.partition("Pipelines:")[0], re.MULTILINE)
     assert LOSSY & set(names), "the list of passes is read"
-    return [name for name in names if name not in LOSSY]
+    return [name for name in names if name not in LOSSY | CALIBRATED]
 
 
 def pipeline(passes: list[str], rng: np.random.Generator) -> list[str]:
