@@ -36,7 +36,7 @@ pub(crate) struct CalibrateArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) calibrate: Option<PathBuf>,
     /// How many windows of the text the model is run on; or `all`
-    /// [example: --calibration-windows 64]
+    /// [example: --calibration-windows 128]
     #[arg(long, value_name = "N", default_value = "64", value_parser = parse_count, requires = "calibrate")]
     calibration_windows: Count,
     /// Where the calibration keeps what it has, so that a run which was interrupted goes on from there,

@@ -59,6 +59,8 @@ impl Spare {
     /// What is left of it, as much as `how` takes; `None` when that is less than a window.
     fn tokens(&self, how: &TextArgs, model: &Path) -> Result<Option<Tokens>> {
         let mut windows = how.windows();
+        // As the calibration cuts it, whatever the stride of the check.
+        windows.stride = windows.window;
         let taken = self.taken.saturating_mul(windows.window);
         windows.limit = windows.limit.map(|n| n.saturating_add(self.taken));
         let left = how.text_of(&self.text, model, windows)?.after(taken);

@@ -199,7 +199,7 @@ impl QuantizeLinearBlocks {
         output: usize,
         out: &mut [&mut [u8]],
     ) {
-        let (buffers, width) = match output {
+        let (packed, width) = match output {
             CODES => (&parts.codes, self.spec.codes_len(1, cols)),
             _ => (
                 &parts.zero_points,
@@ -223,7 +223,7 @@ impl QuantizeLinearBlocks {
             for col in 0..cols {
                 let (byte, shift) = (col / per_byte, col % per_byte * bits);
                 for row in band..(band + BAND).min(rows) {
-                    let code = buffers[row * width + byte] >> shift & mask ^ turned;
+                    let code = packed[row * width + byte] >> shift & mask ^ turned;
                     let at = place(row, col);
                     out[at / per_byte] |= code << (at % per_byte * bits);
                 }
@@ -291,9 +291,9 @@ mod tests {
     };
 
     /// Entry `i` of a packed list.
-    fn entry(buffers: &[u8], bits: u8, i: usize) -> u8 {
+    fn entry(packed: &[u8], bits: u8, i: usize) -> u8 {
         let per_byte = 8 / usize::from(bits);
-        buffers[i / per_byte] >> (i % per_byte * usize::from(bits)) & (0xff >> (8 - bits))
+        packed[i / per_byte] >> (i % per_byte * usize::from(bits)) & (0xff >> (8 - bits))
     }
 
     fn outputs(recipe: &dyn Produce) -> Vec<Vec<u8>> {

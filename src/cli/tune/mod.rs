@@ -55,7 +55,7 @@ pub(crate) struct TuneArgs {
     /// [example: --calibrate valid.txt]
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
-    /// How many windows of that text; or `all` [default: 32; example: --calibration-windows 64]
+    /// How many windows of that text; or `all` [default: 64; example: --calibration-windows 128]
     #[arg(long, value_name = "N", requires = "calibrate", value_parser = checked_count)]
     calibration_windows: Option<String>,
     #[command(flatten)]
