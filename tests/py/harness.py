@@ -168,6 +168,15 @@ def build_example(name: str, release: bool = False) -> str:
     return next(e for e in executables if e and name in Path(e).name)
 
 
+def halves(text: Path, first: Path, second: Path) -> tuple[Path, Path]:
+    """The lines of `text` in two files: nothing in one is in the other."""
+    lines = text.read_text(encoding="utf-8").splitlines(keepends=True)
+    half = len(lines) // 2
+    first.write_text("".join(lines[:half]), encoding="utf-8")
+    second.write_text("".join(lines[half:]), encoding="utf-8")
+    return first, second
+
+
 def plain(*args: object) -> tuple[object, ...]:
     """`args` of `quantize`, by plain rounding and without zero points where they do not say."""
     method = () if "--method" in args else ("--method", "rtn")

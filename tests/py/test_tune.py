@@ -33,12 +33,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def texts(tmp_path: Path) -> tuple[Path, Path]:
     """Held-out text in two parts: one to calibrate on, one to compare on."""
-    lines = (TINYLM / "heldout.txt").read_text(encoding="utf-8").splitlines(keepends=True)
-    half = len(lines) // 2
-    calibration, evaluation = tmp_path / "calibration text.txt", tmp_path / "evaluation.txt"
-    calibration.write_text("".join(lines[:half]), encoding="utf-8")
-    evaluation.write_text("".join(lines[half:]), encoding="utf-8")
-    return calibration, evaluation
+    return harness.halves(TINYLM / "heldout.txt", tmp_path / "calibration text.txt", tmp_path / "evaluation.txt")
 
 
 @pytest.fixture
