@@ -55,6 +55,7 @@ pub mod mix;
 pub mod onnx;
 pub mod opset;
 pub mod output_file;
+pub mod package;
 pub mod pass;
 pub mod quant;
 #[cfg(feature = "eval")]

@@ -31,7 +31,7 @@ fn one_two_and_sixteen_threads_write_the_same_bytes() {
                     let mut model = onnxq::open(&input).unwrap();
                     PassManager::default().run(&pipeline, &mut model).unwrap();
                     let options = SaveOptions {
-                        external_data,
+                        storage: external_data.into(),
                         ..SaveOptions::default()
                     };
                     let saved = onnx::save(&model, &output, &options).unwrap();

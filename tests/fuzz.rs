@@ -468,7 +468,7 @@ fn compile(path: &Path, out: &Path, random: &mut Random) -> &'static str {
 
 fn write(model: &Model, out: &Path, random: &mut Random) -> bool {
     let options = SaveOptions {
-        external_data: [ExternalData::Auto, ExternalData::Always][random.below(2)],
+        storage: [ExternalData::Auto, ExternalData::Always][random.below(2)].into(),
         ..SaveOptions::default()
     };
     if onnx::save(model, out, &options).is_err() {

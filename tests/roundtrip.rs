@@ -23,7 +23,7 @@ fn parse(path: &Path) -> ModelProto {
 fn save(from: &Path, to: &Path, external_data: ExternalData) {
     let model = onnxq::open(from).unwrap();
     let options = SaveOptions {
-        external_data,
+        storage: external_data.into(),
         ..SaveOptions::default()
     };
     onnx::save(&model, to, &options).unwrap();
@@ -46,7 +46,7 @@ fn a_side_file_and_back_is_the_same_model() {
         folder.path().join("back.onnx"),
     );
     save(&tinylm(), &side, ExternalData::Always);
-    let data = folder.path().join(side_file_name(&side));
+    let data = folder.path().join(side_file_name(&side, 0));
     assert_eq!(data.file_name().unwrap(), "side.onnx_data");
     assert!(fs::metadata(&data).unwrap().len() > 3_000_000);
     assert!(fs::metadata(&side).unwrap().len() < 300_000);
@@ -59,7 +59,7 @@ fn every_weight_in_a_side_file_is_where_the_model_says() {
     let folder = tempfile::tempdir().unwrap();
     let side = folder.path().join("side.onnx");
     save(&tinylm(), &side, ExternalData::Always);
-    let data = fs::read(folder.path().join(side_file_name(&side))).unwrap();
+    let data = fs::read(folder.path().join(side_file_name(&side, 0))).unwrap();
     let original = parse(&tinylm());
     let mut external = 0;
     for tensor in &parse(&side).graph.initializer {
@@ -126,10 +126,10 @@ fn the_estimate_is_what_gets_written() {
     let model = onnxq::open(&tinylm()).unwrap();
     for external_data in [ExternalData::Auto, ExternalData::Always] {
         let options = SaveOptions {
-            external_data,
+            storage: external_data.into(),
             ..SaveOptions::default()
         };
-        let estimate = onnx::estimate(&model, &path, external_data).unwrap();
+        let estimate = onnx::estimate(&model, &path, external_data.into()).unwrap();
         let saved = onnx::save(&model, &path, &options).unwrap();
         assert_eq!(estimate, saved);
         for (file, len) in &saved.files {

@@ -121,7 +121,7 @@ impl Runner {
     fn start(&mut self, model: &Model, place: Place<'_>) -> Result<()> {
         let inputs = model.graphs[model.main].inputs.iter();
         self.takes = inputs.map(|&v| model.values[v].name.to_string()).collect();
-        let size = onnx::estimate(model, place.model, ExternalData::Auto)?.bytes();
+        let size = onnx::estimate(model, place.model, ExternalData::Auto.into())?.bytes();
         if size > IN_MEMORY {
             self._file = Some(ModelFile::write(model, place.model)?);
         }
@@ -176,7 +176,7 @@ impl ModelFile {
     fn write(model: &Model, path: &Path) -> Result<ModelFile> {
         let file = ModelFile(path.to_path_buf());
         let options = SaveOptions {
-            external_data: ExternalData::Always,
+            storage: ExternalData::Always.into(),
             ..SaveOptions::default()
         };
         onnx::save(model, path, &options)?;
@@ -187,7 +187,7 @@ impl ModelFile {
 impl Drop for ModelFile {
     fn drop(&mut self) {
         // What cannot be removed is written over by the next one.
-        let side = self.0.with_file_name(onnx::side_file_name(&self.0));
+        let side = self.0.with_file_name(onnx::side_file_name(&self.0, 0));
         let _ = fs::remove_file(side);
         let _ = fs::remove_file(&self.0);
     }

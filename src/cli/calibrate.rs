@@ -297,7 +297,7 @@ impl Prepared<'_> {
         };
         for &form in forms {
             let (model, quantized) = self.quantized(&pipeline(form)?)?;
-            let all = onnx::estimate(&model, &self.path, ExternalData::Auto)?.bytes();
+            let all = onnx::estimate(&model, &self.path, ExternalData::Auto.into())?.bytes();
             let weights: u64 = quantized.iter().map(|w| w.bytes_after).sum();
             choices.other_bytes = choices.other_bytes.max(all.saturating_sub(weights));
             let blocks = quantized.into_iter().filter_map(|w| w.blocks);

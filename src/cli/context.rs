@@ -121,22 +121,9 @@ impl Cx {
         let options = OpenOptions {
             drop_unknown: args.drop_unknown,
         };
-        if let Some(expected) = &args.verify_sha {
-            let found = sha256(&SourceFile::open(&path)?)?;
-            if found != *expected {
-                return Err(Error::input(format!(
-                    "`{}` has SHA-256 {found}, expected {expected}",
-                    path.display()
-                )));
-            }
-        }
+        args.check_sha(&path)?;
         let opened = onnx::open(&path, options)?;
-        if !opened.dropped.is_empty() {
-            let fields = opened.dropped.join(", ");
-            self.note(&format!(
-                "onnxq: warning: dropped unknown fields: {fields}\n"
-            ));
-        }
+        note_dropped(&opened, self);
         Ok((path, opened))
     }
 
@@ -150,7 +137,7 @@ impl Cx {
         inputs: &Inputs,
         json: Option<&Path>,
     ) -> Result<Saved> {
-        let planned = onnx::estimate(model, path, args.external_data.into())?;
+        let planned = onnx::estimate(model, path, args.storage())?;
         let in_place = entry(path) == entry(&inputs.model);
         let real = |path: &Path| path.canonicalize().ok();
         if !in_place && real(path).is_some() && real(path) == real(&inputs.model) {
@@ -192,7 +179,7 @@ impl Cx {
         let saved = onnx::save_all(
             models,
             &SaveOptions {
-                external_data: args.external_data.into(),
+                storage: args.storage(),
                 sync: args.sync,
                 progress: Some(&Bar(&bar)),
                 cancel: Some(&CANCELLED),
@@ -224,6 +211,33 @@ impl Cx {
         bar.set_style(style.expect("the template is valid"));
         bar.enable_steady_tick(Duration::from_millis(100));
         bar
+    }
+}
+
+/// Warns of fields that were dropped.
+pub(crate) fn note_dropped(opened: &Opened, cx: &Cx) {
+    if !opened.dropped.is_empty() {
+        let fields = opened.dropped.join(", ");
+        cx.note(&format!(
+            "onnxq: warning: dropped unknown fields: {fields}\n"
+        ));
+    }
+}
+
+impl ReadOptions {
+    /// Fails when the file at `path` is another one than was asked for.
+    pub(crate) fn check_sha(&self, path: &Path) -> Result<()> {
+        let Some(expected) = &self.verify_sha else {
+            return Ok(());
+        };
+        let found = sha256(&SourceFile::open(path)?)?;
+        match found == *expected {
+            true => Ok(()),
+            false => Err(Error::input(format!(
+                "`{}` has SHA-256 {found}, expected {expected}",
+                path.display()
+            ))),
+        }
     }
 }
 
@@ -328,34 +342,35 @@ pub(crate) fn output_path(output: &Path, name: &str) -> PathBuf {
     }
 }
 
+/// Keys of the metadata that tell what made a model.
+pub(crate) const VERSION: &str = "onnxq.version";
+pub(crate) const PIPELINE: &str = "onnxq.pipeline";
+pub(crate) const SOURCE_SHA256: &str = "onnxq.source_sha256";
+
 /// Records in `model` what made it: tool and pipeline, and the SHA-256 of the input where
 /// it is known already or asked for (it is then computed while the model is written).
 pub(crate) fn record(
     model: &mut Model,
     file: &Arc<SourceFile>,
     pipeline: &str,
-    read: &ReadArgs,
-    write: &WriteArgs,
+    read: &ReadOptions,
+    with_sha: bool,
 ) {
-    const SHA: &str = "onnxq.source_sha256";
-    let facts = [
-        ("onnxq.version", env!("CARGO_PKG_VERSION")),
-        ("onnxq.pipeline", pipeline),
-    ];
+    let facts = [(VERSION, env!("CARGO_PKG_VERSION")), (PIPELINE, pipeline)];
     let ours = |p: &Property| {
         let key = p.key.as_deref();
-        key == Some(SHA) || facts.iter().any(|(k, _)| key == Some(k))
+        key == Some(SOURCE_SHA256) || facts.iter().any(|(k, _)| key == Some(k))
     };
     model.metadata.retain(|p| !ours(p));
     model
         .metadata
         .extend(facts.iter().map(|(k, v)| Property::new(k, v)));
-    match &read.how.verify_sha {
-        Some(sha) => model.metadata.push(Property::new(SHA, sha)),
-        None if write.record_sha => {
+    match &read.verify_sha {
+        Some(sha) => model.metadata.push(Property::new(SOURCE_SHA256, sha)),
+        None if with_sha => {
             model
                 .computed_metadata
-                .push((SHA.into(), sha256_data(file.clone())));
+                .push((SOURCE_SHA256.into(), sha256_data(file.clone())));
         }
         None => {}
     }

@@ -52,7 +52,7 @@ impl Half {
         let mut model = source.model().clone();
         let pipeline = Pipeline::parse("fp16", REGISTRY)?;
         PassManager::default().run(&pipeline, &mut model)?;
-        let saved = onnx::estimate(&model, Path::new("fp16.onnx"), ExternalData::Auto)?;
+        let saved = onnx::estimate(&model, Path::new("fp16.onnx"), ExternalData::Auto.into())?;
         Ok(Half {
             name: format!("{} in fp16", subject.name),
             bytes: saved.bytes(),

@@ -12,6 +12,7 @@ use onnxq::{
     infer::facts,
     ir::Model,
     onnx::Saved,
+    package::LoaderConfig,
     pass::{Changed, Options, Pipeline, Report},
     passes::REGISTRY,
     target::{self, Effect, Target, Targets},
@@ -24,6 +25,7 @@ use super::{
     check::{Check, CheckArgs, Spare, Staging},
     context::{Inputs, at_file, record},
     instruments::InstrumentArgs,
+    package::{Folder, loader_config},
     summary::{Outcome, Summary},
     verify::faults,
 };
@@ -124,6 +126,8 @@ pub(crate) struct Demands<'a> {
     pub(crate) check: &'a CheckArgs,
     /// What it is on, where no text is given for it.
     pub(crate) spare: Option<Spare>,
+    /// The folder that they go to, which the caller publishes.
+    pub(crate) folder: Option<&'a Folder<'a>>,
 }
 
 /// What became of a job.
@@ -133,6 +137,8 @@ pub(crate) struct Done {
     pub(crate) summaries: Vec<Summary>,
     /// What a check found of each output.
     pub(crate) checked: Vec<Evaluation>,
+    /// What loaders are told of each output.
+    pub(crate) models: Vec<LoaderConfig>,
 }
 
 /// Runs the pipelines of `variants` on one model, writes what they make of it where that meets the
@@ -176,6 +182,9 @@ pub(crate) fn make(
         .map(|(model, _)| demands.map_or(Ok(None), |d| d.runs(model)))
         .collect::<Result<Vec<_>>>()
         .map_err(at_file(&path))?;
+    let folder = demands.and_then(|d| d.folder);
+    // What is given away tells where it comes from.
+    let with_sha = args.write.record_sha || folder.is_some();
     let mut ready = Vec::with_capacity(results.len());
     let results = results.into_iter().zip(runs_from);
     for (variant, ((mut model, report), runs_from)) in variants.iter().zip(results) {
@@ -183,12 +192,13 @@ pub(crate) fn make(
         // A model that nothing changed is written back as it was.
         if report.passes.iter().any(|p| p.changed != Changed::No) {
             let text = pipeline.to_string();
-            record(&mut model, &opened.file, &text, &args.read, &args.write);
+            record(&mut model, &opened.file, &text, &args.read.how, with_sha);
         }
         let output = (variant.output)(&path);
         let planned = cx
             .plan(&model, &output, &args.write, &inputs, args.json.as_deref())
             .map_err(at_file(&path))?;
+        folder.map_or(Ok(()), |f| f.check(&planned))?;
         ready.push(Ready {
             model,
             report,
@@ -208,11 +218,26 @@ pub(crate) fn make(
     }
     let mut checked = Vec::new();
     if let Some(check) = &check {
-        checked = publish_checked(&ready, check, &path, args, cx)?;
+        checked = match folder {
+            Some(folder) => {
+                let places = save_in(folder, &ready, args, cx).map_err(at_file(&path))?;
+                let found = places.iter().map(|place| check.evaluate(place));
+                found.collect::<Result<_>>()?
+            }
+            None => publish_checked(&ready, check, &path, args, cx)?,
+        };
     } else if !args.dry_run {
-        let targets: Vec<&Path> = ready.iter().map(|r| &*r.output).collect();
-        save(&ready, &targets, args, cx).map_err(at_file(&path))?;
+        match folder {
+            Some(folder) => save_in(folder, &ready, args, cx).map(drop),
+            None => {
+                let targets: Vec<&Path> = ready.iter().map(|r| &*r.output).collect();
+                save(&ready, &targets, args, cx).map(drop)
+            }
+        }
+        .map_err(at_file(&path))?;
     }
+    let models = ready.iter().map(|r| loader_config(&r.model, &r.planned));
+    let models = models.collect();
     let passed = checked.iter().all(Evaluation::passed);
     let mut evaluations = checked.iter();
     let keeps = check.is_some_and(|c| c.keeps());
@@ -240,6 +265,7 @@ pub(crate) fn make(
         status,
         summaries,
         checked,
+        models,
     })
 }
 
@@ -252,6 +278,20 @@ fn save(ready: &[Ready<'_>], targets: &[&Path], args: &JobArgs, cx: &Cx) -> Resu
         .collect();
     let bytes = ready.iter().map(|r| r.planned.bytes()).sum();
     cx.save(&models, &args.write, bytes)
+}
+
+/// Writes all of `ready` to their places in a folder that is being made.
+fn save_in(
+    folder: &Folder<'_>,
+    ready: &[Ready<'_>],
+    args: &JobArgs,
+    cx: &Cx,
+) -> Result<Vec<PathBuf>> {
+    let places = ready.iter().map(|r| folder.place(&r.output));
+    let places = places.collect::<Result<Vec<_>>>()?;
+    let targets: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
+    save(ready, &targets, args, cx)?;
+    Ok(places)
 }
 
 /// Evaluates all of `ready`, and gives those their names that missed no limit.

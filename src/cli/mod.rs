@@ -14,8 +14,10 @@ mod inspect;
 mod instruments;
 mod job;
 mod opt;
+mod package;
 mod passes;
 mod quantize;
+mod repack;
 mod summary;
 mod table;
 mod targets;
@@ -26,7 +28,10 @@ mod verify;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use onnxq::{Error, Result, onnx::ExternalData};
+use onnxq::{
+    Error, Result,
+    onnx::{ExternalData, Storage},
+};
 
 pub(crate) use context::Cx;
 
@@ -61,6 +66,7 @@ enum Command {
     Passes(passes::PassesArgs),
     Inspect(inspect::InspectArgs),
     Diff(diff::DiffArgs),
+    Repack(repack::RepackArgs),
     Verify(verify::VerifyArgs),
     Targets(targets::TargetsArgs),
     Eval(Box<eval::EvalArgs>),
@@ -88,6 +94,7 @@ pub(crate) fn run() -> Result<ExitStatus> {
         Command::Passes(args) => passes::run(args, &cx),
         Command::Inspect(args) => inspect::run(args, &cx),
         Command::Diff(args) => diff::run(args, &cx),
+        Command::Repack(args) => repack::run(args, &cx),
         Command::Verify(args) => verify::run(args, &cx),
         Command::Targets(args) => targets::run(args, &cx),
         Command::Eval(args) => eval::run(args, &cx),
@@ -125,6 +132,10 @@ pub(crate) struct WriteArgs {
     /// [example: --external-data always]
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) external_data: External,
+    /// No file larger than this: weights go to side files model.onnx_data, model.onnx_data_1, ..., in the order
+    /// in which they are used [example: --chunk-size 500MB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) chunk_size: Option<u64>,
     /// Flush the output to the disk before it takes the place of an older one [example: --sync]
     #[arg(long)]
     pub(crate) sync: bool,
@@ -132,6 +143,16 @@ pub(crate) struct WriteArgs {
     /// file (with --verify-sha it is known, and recorded anyway) [example: --record-sha]
     #[arg(long)]
     pub(crate) record_sha: bool,
+}
+
+impl WriteArgs {
+    /// How constants are stored.
+    pub(crate) fn storage(&self) -> Storage {
+        Storage {
+            external_data: self.external_data.into(),
+            chunk: self.chunk_size,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -156,6 +177,17 @@ fn parse_sha(text: &str) -> Result<String, String> {
         true => Ok(text.to_ascii_lowercase()),
         false => Err("expected 64 hexadecimal digits".to_owned()),
     }
+}
+
+/// A number of bytes: digits, and a unit of which each is a thousand of the one before.
+fn parse_size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, f64); 4] = [("GB", 1e9), ("MB", 1e6), ("KB", 1e3), ("", 1.0)];
+    let parse = |(unit, factor): (&str, f64)| {
+        let number: f64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        Some((number * factor) as u64).filter(|n| *n > 0 && number.is_finite())
+    };
+    let found = UNITS.into_iter().find_map(parse);
+    found.ok_or_else(|| "expected a size, such as 500MB or 1.5GB".to_owned())
 }
 
 /// Adds the option that an error is about to its message.

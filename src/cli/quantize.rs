@@ -185,6 +185,7 @@ pub(super) fn make(args: &QuantizeArgs, verify: bool, cx: &Cx) -> Result<Done> {
         targets: &targets,
         check: &args.check,
         spare: None,
+        folder: None,
     };
     let mut decided = args.decide(prepared.as_ref(), cx)?;
     match (args.budget, &prepared) {

@@ -92,9 +92,11 @@ impl Rope {
     }
 }
 
-/// Where an initializer that goes to the side file lies in it.
+/// Where an initializer that goes to a side file lies.
 #[derive(Clone, Debug)]
 pub(super) struct Placement {
+    /// Which side file.
+    pub(super) chunk: usize,
     pub(super) offset: u64,
     pub(super) len: u64,
 }
@@ -102,9 +104,10 @@ pub(super) struct Placement {
 /// What the encoder asks about each initializer.
 pub(super) struct Encoder<'a> {
     pub(super) model: &'a Model,
-    /// Name of the side file and the places in it; `None`: keep the constant inline.
+    /// The place in the side files; `None`: keep the constant inline.
     pub(super) place: &'a dyn Fn(ValueId) -> Option<Placement>,
-    pub(super) location: &'a str,
+    /// Names of the side files.
+    pub(super) locations: &'a [String],
 }
 
 impl Encoder<'_> {
@@ -373,7 +376,7 @@ impl Encoder<'_> {
                 };
                 tail.data_location = Some(proto::tensor_proto::DataLocation::External as i32);
                 tail.external_data = vec![
-                    entry("location", self.location.to_owned()),
+                    entry("location", self.locations[place.chunk].clone()),
                     entry("offset", place.offset.to_string()),
                     entry("length", place.len.to_string()),
                 ];

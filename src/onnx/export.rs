@@ -2,7 +2,7 @@
 //! all threads, each at its own place.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     sync::{
@@ -13,11 +13,14 @@ use std::{
 
 use rayon::prelude::*;
 
-use super::encode::{Encoder, Piece, Placement, Rope};
+use super::{
+    chunks::{Chunks, LayoutFile, side_file_name},
+    encode::{Encoder, Piece, Rope},
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     ir::{
-        Constant, Data, Elements, Model, Produce, SourceFile, ValueId,
+        Data, Model, Produce, SourceFile,
         data::{self, DataIdentity, recipe_address},
     },
     output_file::Output,
@@ -25,16 +28,6 @@ use crate::{
 
 /// Protobuf refuses messages of 2 GiB and more; so does ONNX Runtime.
 pub const MESSAGE_LIMIT: u64 = (1 << 31) - 1;
-
-/// Constants below this size stay in the message: the entry that names a place in a side
-/// file takes about a hundred bytes itself. ONNX's own writer has the same bound.
-const EXTERNAL_FROM: u64 = 1024;
-
-/// Large constants begin at a page, so that a runtime can map them; small ones at a
-/// cache line.
-const PAGE: u64 = 4096;
-const ALIGN_TO_PAGE_FROM: u64 = 64 << 10;
-const CACHE_LINE: u64 = 64;
 
 /// How much of an unchanged constant one work item copies.
 const COPY: u64 = 8 << 20;
@@ -56,6 +49,25 @@ pub enum ExternalData {
     Never,
 }
 
+/// How constants are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Storage {
+    /// Where they go.
+    pub external_data: ExternalData,
+    /// No file has more bytes than this: what does not fit goes to side files, several if need be. The
+    /// model file itself may only be larger where it is without a large constant.
+    pub chunk: Option<u64>,
+}
+
+impl From<ExternalData> for Storage {
+    fn from(external_data: ExternalData) -> Storage {
+        Storage {
+            external_data,
+            chunk: None,
+        }
+    }
+}
+
 /// Told how far the export is. Called from several threads.
 pub trait Progress: Sync {
     /// `bytes` more of the output are written.
@@ -65,8 +77,8 @@ pub trait Progress: Sync {
 /// How to write a model.
 #[derive(Clone, Copy, Default)]
 pub struct SaveOptions<'a> {
-    /// Where constants go.
-    pub external_data: ExternalData,
+    /// How constants are stored.
+    pub storage: Storage,
     /// Flush to disk before the new files take the place of the old ones.
     pub sync: bool,
     /// Told how far it is.
@@ -87,13 +99,6 @@ impl Saved {
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|(_, len)| len).sum()
     }
-}
-
-/// The name of the side file of a model: its own file name with `_data` after it, which
-/// is what transformers.js looks for.
-pub fn side_file_name(model: &Path) -> String {
-    let name = model.file_name().unwrap_or_default().to_string_lossy();
-    format!("{name}_data")
 }
 
 /// Writes `model` to `path`, and to a side file beside it when it needs one.
@@ -117,7 +122,7 @@ pub fn save(model: &Model, path: &Path, options: &SaveOptions<'_>) -> Result<Sav
 pub fn save_all(models: &[(&Model, &Path)], options: &SaveOptions<'_>) -> Result<Vec<Saved>> {
     let layouts = models
         .iter()
-        .map(|(model, path)| Layout::of(model, path, options.external_data))
+        .map(|(model, path)| Layout::of(model, path, options.storage))
         .collect::<Result<Vec<_>>>()?;
     let files = || layouts.iter().flat_map(|layout| &layout.files);
     let mut outputs = files()
@@ -155,7 +160,7 @@ pub fn save_all(models: &[(&Model, &Path)], options: &SaveOptions<'_>) -> Result
 /// # Errors
 /// A constant cannot be read or computed, or the message would reach 2 GiB.
 pub fn to_vec(model: &Model) -> Result<Vec<u8>> {
-    let layout = Layout::of(model, Path::new("the model"), ExternalData::Never)?;
+    let layout = Layout::of(model, Path::new("the model"), ExternalData::Never.into())?;
     layout.files[0].to_vec()
 }
 
@@ -177,11 +182,11 @@ pub(crate) struct InMemory {
 pub(crate) fn to_memory(model: &Model) -> Result<InMemory> {
     // Readers that look at the extension of a side file know this one.
     let path = Path::new("model.onnx");
-    let layout = Layout::of(model, path, ExternalData::Always)?;
+    let layout = Layout::of(model, path, ExternalData::Always.into())?;
     let side = layout.files.get(1).map(LayoutFile::to_vec).transpose()?;
     Ok(InMemory {
         model: layout.files[0].to_vec()?,
-        side: side.map(|bytes| (side_file_name(path), bytes)),
+        side: side.map(|bytes| (side_file_name(path, 0), bytes)),
     })
 }
 
@@ -189,8 +194,8 @@ pub(crate) fn to_memory(model: &Model) -> Result<InMemory> {
 ///
 /// # Errors
 /// As [`save`], as far as it can be told without computing.
-pub fn estimate(model: &Model, path: &Path, external_data: ExternalData) -> Result<Saved> {
-    Ok(Layout::of(model, path, external_data)?.saved())
+pub fn estimate(model: &Model, path: &Path, storage: Storage) -> Result<Saved> {
+    Ok(Layout::of(model, path, storage)?.saved())
 }
 
 /// A number that differs, but for chance, between models that would be written
@@ -202,7 +207,7 @@ pub fn fingerprint(model: &Model) -> Result<u64> {
     let encoder = Encoder {
         model,
         place: &|_| None,
-        location: "",
+        locations: &[],
     };
     let mut hasher = DefaultHasher::new();
     for piece in encoder.model()?.pieces {
@@ -225,7 +230,7 @@ pub(crate) fn sha256(model: &Model) -> Result<String> {
     let encoder = Encoder {
         model,
         place: &|_| None,
-        location: "",
+        locations: &[],
     };
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
@@ -245,48 +250,50 @@ pub(crate) fn sha256(model: &Model) -> Result<String> {
     Ok(crate::digest::hex(hash))
 }
 
-struct LayoutFile {
-    path: PathBuf,
-    len: u64,
-    pieces: Vec<(u64, Piece)>,
-}
-
 /// Every byte of the output has its place, and no constant is computed yet.
 struct Layout {
     files: Vec<LayoutFile>,
 }
 
 impl Layout {
-    fn of(model: &Model, path: &Path, external: ExternalData) -> Result<Layout> {
-        let inline = || Encoder {
-            model,
-            place: &|_| None,
-            location: "",
-        };
-        if external != ExternalData::Always {
-            let rope = inline().model()?;
-            if rope.len <= MESSAGE_LIMIT {
+    fn of(model: &Model, path: &Path, storage: Storage) -> Result<Layout> {
+        let Storage {
+            external_data,
+            chunk,
+        } = storage;
+        if external_data != ExternalData::Always {
+            let rope = Encoder {
+                model,
+                place: &|_| None,
+                locations: &[],
+            }
+            .model()?;
+            let limit = chunk.map_or(MESSAGE_LIMIT, |c| c.min(MESSAGE_LIMIT));
+            if rope.len <= limit {
                 return Ok(Layout {
                     files: vec![LayoutFile::new(path.to_path_buf(), rope)],
                 });
             }
-            if external == ExternalData::Never {
+            if external_data == ExternalData::Never {
+                let why = match chunk {
+                    Some(chunk) if chunk < MESSAGE_LIMIT => {
+                        format!("no file may have more than {chunk} (--chunk-size)")
+                    }
+                    _ => "a single ONNX file must stay below 2 GiB".to_owned(),
+                };
                 return Err(Error::unsupported(format!(
-                    "`{}` would have {} bytes, and a single ONNX file must stay below 2 GiB; \
-                     let the weights go to a side file (--external-data auto)",
+                    "`{}` would have {} bytes, and {why}; let the weights go to a side file (--external-data auto)",
                     path.display(),
                     rope.len
                 )));
             }
         }
-        let location = side_file_name(path);
-        let side_path = path.with_file_name(&location);
-        let (places, side) = side_file(model, side_path);
-        let place = |value: ValueId| places.get(&value).cloned();
+        let Chunks { places, files } = Chunks::of(model, path, chunk)?;
+        let locations: Vec<String> = (0..files.len()).map(|i| side_file_name(path, i)).collect();
         let rope = Encoder {
             model,
-            place: &place,
-            location: &location,
+            place: &|value| places.get(&value).cloned(),
+            locations: &locations,
         }
         .model()?;
         if rope.len > MESSAGE_LIMIT {
@@ -297,9 +304,10 @@ impl Layout {
                 rope.len
             )));
         }
-        let mut files = vec![LayoutFile::new(path.to_path_buf(), rope)];
-        files.extend(side.filter(|s| !s.pieces.is_empty()));
-        Ok(Layout { files })
+        let model = LayoutFile::new(path.to_path_buf(), rope);
+        Ok(Layout {
+            files: std::iter::once(model).chain(files).collect(),
+        })
     }
 
     fn saved(&self) -> Saved {
@@ -437,47 +445,6 @@ impl LayoutFile {
             })?;
         Ok(bytes)
     }
-}
-
-/// Places every large initializer in a side file. Initializers with the same origin (see
-/// [`Data::identity`]) share one place.
-fn side_file(model: &Model, path: PathBuf) -> (HashMap<ValueId, Placement>, Option<LayoutFile>) {
-    let mut places = HashMap::new();
-    let mut shared: HashMap<DataIdentity, u64> = HashMap::new();
-    let mut pieces = Vec::new();
-    let mut end = 0u64;
-    for graph in model.reachable_graphs() {
-        for &value in &model.graphs[graph].initializers {
-            let Some(Constant::Dense(tensor)) = &model.values[value].constant else {
-                continue;
-            };
-            let Elements::Data(data) = &tensor.elements else {
-                continue;
-            };
-            let len = data.len();
-            if len < EXTERNAL_FROM {
-                continue;
-            }
-            let offset = *shared.entry(data.identity()).or_insert_with(|| {
-                let align = if len >= ALIGN_TO_PAGE_FROM {
-                    PAGE
-                } else {
-                    CACHE_LINE
-                };
-                let offset = end.next_multiple_of(align);
-                pieces.push((offset, Piece::Data(data.clone())));
-                end = offset + len;
-                offset
-            });
-            places.insert(value, Placement { offset, len });
-        }
-    }
-    let file = LayoutFile {
-        path,
-        len: end,
-        pieces,
-    };
-    (places, Some(file))
 }
 
 /// A recipe and where its outputs go; one output may go to several places.

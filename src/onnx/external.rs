@@ -6,16 +6,29 @@
 //! checked against the file before anything is read.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
+
+use bytes::Bytes;
 
 use crate::{
     error::{Error, Result},
     ir::{Data, SourceFile},
     onnx::proto::StringStringEntryProto,
 };
+
+/// A side file, as a model means it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SideFile {
+    /// What the model calls it.
+    pub location: String,
+    /// Bytes that it has to have, at least.
+    pub bytes: u64,
+    /// How many constants lie in it.
+    pub constants: usize,
+}
 
 /// Opens each side file of a model once.
 pub(super) struct SideFiles {
@@ -24,6 +37,10 @@ pub(super) struct SideFiles {
     /// folder of links to files that lie side by side elsewhere.
     linked_folder: Option<PathBuf>,
     open: HashMap<String, Arc<SourceFile>>,
+    /// Where files are that are not where the model says.
+    moved: HashMap<String, PathBuf>,
+    /// What is needed, where nothing is opened.
+    survey: Option<BTreeMap<String, SideFile>>,
 }
 
 impl SideFiles {
@@ -38,7 +55,29 @@ impl SideFiles {
             folder,
             linked_folder: real.and_then(|r| r.parent().map(Path::to_path_buf)),
             open: HashMap::new(),
+            moved: HashMap::new(),
+            survey: None,
         }
+    }
+
+    /// Files that are elsewhere, by what the model calls them.
+    pub(super) fn moved(mut self, moved: HashMap<String, PathBuf>) -> SideFiles {
+        self.moved = moved;
+        self
+    }
+
+    /// Opens nothing: every constant is empty, and [`SideFiles::needed`] tells what they would need.
+    pub(super) fn survey(mut self) -> SideFiles {
+        self.survey = Some(BTreeMap::new());
+        self
+    }
+
+    /// What a survey found, by location.
+    pub(super) fn needed(self) -> Vec<SideFile> {
+        self.survey
+            .into_iter()
+            .flat_map(BTreeMap::into_values)
+            .collect()
     }
 
     /// The files opened so far, sorted by path.
@@ -73,6 +112,18 @@ impl SideFiles {
             .ok_or_else(|| Error::input("external data without `location`"))?;
         let offset = number("offset")?.unwrap_or(0);
         let length = number("length")?;
+        if let Some(survey) = &mut self.survey {
+            let side = survey.entry(location.to_owned()).or_insert(SideFile {
+                location: location.to_owned(),
+                bytes: 0,
+                constants: 0,
+            });
+            side.bytes = side
+                .bytes
+                .max(offset.saturating_add(length.unwrap_or(expected)));
+            side.constants += 1;
+            return Ok(Data::Bytes(Bytes::new()));
+        }
         let file = self.file(location)?;
         let rest = file.len().checked_sub(offset).ok_or_else(|| {
             Error::input(format!(
@@ -100,7 +151,10 @@ impl SideFiles {
         if let Some(file) = self.open.get(location) {
             return Ok(file.clone());
         }
-        let path = self.resolve(location)?;
+        let path = match self.moved.get(location) {
+            Some(path) => path.clone(),
+            None => self.resolve(location)?,
+        };
         let file = Arc::new(SourceFile::open(&path).map_err(|e| {
             e.at(format!(
                 "side file `{location}` in `{}`",

@@ -5,6 +5,7 @@
 //! pass changed is written back byte for byte, if the file was in the order of the
 //! format's own encoders.
 
+mod chunks;
 mod encode;
 mod export;
 mod external;
@@ -13,13 +14,15 @@ mod typed;
 mod types;
 mod unknown;
 
+pub use chunks::side_file_name;
 pub use export::{
-    ExternalData, MESSAGE_LIMIT, Progress, SaveOptions, Saved, estimate, fingerprint, save,
-    save_all, side_file_name, to_vec,
+    ExternalData, MESSAGE_LIMIT, Progress, SaveOptions, Saved, Storage, estimate, fingerprint,
+    save, save_all, to_vec,
 };
 #[cfg(feature = "eval")]
 pub(crate) use export::{sha256, to_memory};
-pub use import::{OpenOptions, Opened, from_bytes, open};
+pub use external::SideFile;
+pub use import::{OpenOptions, Opened, from_bytes, open, open_moved, side_files};
 
 /// The messages of `proto/onnx.proto`.
 #[expect(unreachable_pub, reason = "generated code")]

@@ -3,13 +3,18 @@
 mod attribute;
 mod tensor;
 
-use std::{collections::HashMap, fs::File, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use prost::Message;
 
 use super::{
-    external::SideFiles,
+    external::{SideFile, SideFiles},
     proto,
     types::{import_properties, import_type, text},
     unknown::unknown_fields,
@@ -49,18 +54,43 @@ pub struct Opened {
 /// not define, contradicts itself (lengths against shapes), or is not in SSA form and
 /// topological order. The message names the place.
 pub fn open(path: &Path, options: OpenOptions) -> Result<Opened> {
-    let name = || format!("`{}`", path.display());
-    let file = Arc::new(SourceFile::open(path)?);
-    let bytes = map(file.file()).map_err(|e| Error::io(name(), e))?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let imported = Import::new(&bytes, Some(file.clone()), folder).run(options);
-    let (model, side_files, dropped) = imported.map_err(|e| e.at(name()))?;
+    open_moved(path, options, HashMap::new())
+}
+
+/// As [`open`], with side files that are elsewhere than the model says: `moved` has their paths by what it
+/// calls them. They are opened wherever they are.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_moved(
+    path: &Path,
+    options: OpenOptions,
+    moved: HashMap<String, PathBuf>,
+) -> Result<Opened> {
+    let (file, mut import) = Import::of_file(path)?;
+    import.side_files = import.side_files.moved(moved);
+    let imported = import.run(options).map_err(at(path))?;
     Ok(Opened {
-        model,
+        model: imported.model,
         file,
-        side_files,
-        dropped,
+        side_files: imported.side_files.files(),
+        dropped: imported.dropped,
     })
+}
+
+/// The side files that the model at `path` means, by location; whether they are there is not looked at.
+///
+/// # Errors
+/// As [`open`], as far as the model file itself can tell.
+pub fn side_files(path: &Path, options: OpenOptions) -> Result<Vec<SideFile>> {
+    let (_, mut import) = Import::of_file(path)?;
+    import.side_files = import.side_files.survey();
+    let imported = import.run(options).map_err(at(path))?;
+    Ok(imported.side_files.needed())
+}
+
+fn at(path: &Path) -> impl Fn(Error) -> Error {
+    move |e| e.at(format!("`{}`", path.display()))
 }
 
 /// Reads a model that is in memory; its side files are looked for in `folder`.
@@ -68,7 +98,7 @@ pub fn open(path: &Path, options: OpenOptions) -> Result<Opened> {
 /// # Errors
 /// As [`open`].
 pub fn from_bytes(bytes: &Bytes, folder: &Path, options: OpenOptions) -> Result<Model> {
-    Ok(Import::new(bytes, None, folder).run(options)?.0)
+    Ok(Import::new(bytes, None, folder).run(options)?.model)
 }
 
 fn map(file: &File) -> std::io::Result<Bytes> {
@@ -94,7 +124,24 @@ struct Import {
     scopes: Vec<HashMap<Str, ValueId>>,
 }
 
+/// What an import comes to.
+struct Imported {
+    model: Model,
+    side_files: SideFiles,
+    dropped: Vec<String>,
+}
+
 impl Import {
+    /// That of the file at `path`, and the file.
+    fn of_file(path: &Path) -> Result<(Arc<SourceFile>, Import)> {
+        let file = Arc::new(SourceFile::open(path)?);
+        let name = || format!("`{}`", path.display());
+        let bytes = map(file.file()).map_err(|e| Error::io(name(), e))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let import = Import::new(&bytes, Some(file.clone()), folder);
+        Ok((file, import))
+    }
+
     fn new(bytes: &Bytes, file: Option<Arc<SourceFile>>, folder: &Path) -> Import {
         Import {
             model: Model::new(0, 0),
@@ -105,8 +152,7 @@ impl Import {
         }
     }
 
-    /// The model, its side files, and the unknown fields that were dropped.
-    fn run(mut self, options: OpenOptions) -> Result<(Model, Vec<Arc<SourceFile>>, Vec<String>)> {
+    fn run(mut self, options: OpenOptions) -> Result<Imported> {
         if self.bytes.is_empty() {
             return Err(Error::input("the file is empty, expected an ONNX model"));
         }
@@ -121,7 +167,11 @@ impl Import {
             )));
         }
         self.model(decoded)?;
-        Ok((self.model, self.side_files.files(), dropped))
+        Ok(Imported {
+            model: self.model,
+            side_files: self.side_files,
+            dropped,
+        })
     }
 
     fn model(&mut self, m: proto::ModelProto) -> Result<()> {
