@@ -17,6 +17,7 @@ use onnxq::{
     ir::{Model, Property, SourceFile},
     onnx::{self, OpenOptions, Opened, Progress, SaveOptions, Saved},
     output_file::write_whole,
+    package::models,
     verify,
 };
 use serde::Serialize;
@@ -319,14 +320,27 @@ fn model_path(path: &Path) -> Result<PathBuf> {
         return Ok(path.to_path_buf());
     }
     let names = ["model.onnx", "onnx/model.onnx"];
-    let found = names.iter().map(|n| path.join(n)).find(|p| p.is_file());
-    found.ok_or_else(|| {
-        Error::input(format!(
-            "folder `{}` holds neither model.onnx nor onnx/model.onnx; expected one of them, or the \
-             path of a file",
-            path.display()
-        ))
-    })
+    if let Some(found) = names.iter().map(|n| path.join(n)).find(|p| p.is_file()) {
+        return Ok(found);
+    }
+    match &models(path)?[..] {
+        [one] => Ok(one.clone()),
+        several => Err(Error::input(format!(
+            "folder `{}` holds {} models, and none is model.onnx; expected the path of one:\n{}",
+            path.display(),
+            several.len(),
+            listed(several)
+        ))),
+    }
+}
+
+/// One model a line.
+pub(crate) fn listed(models: &[PathBuf]) -> String {
+    let lines: Vec<String> = models
+        .iter()
+        .map(|m| format!("  {}", m.display()))
+        .collect();
+    lines.join("\n")
 }
 
 /// Whether `-o` means a folder: it is one, or is written as one.
@@ -346,6 +360,15 @@ pub(crate) fn output_path(output: &Path, name: &str) -> PathBuf {
 pub(crate) const VERSION: &str = "onnxq.version";
 pub(crate) const PIPELINE: &str = "onnxq.pipeline";
 pub(crate) const SOURCE_SHA256: &str = "onnxq.source_sha256";
+
+/// The metadata of `model` under `key`.
+pub(crate) fn recorded(model: &Model, key: &str) -> Option<String> {
+    let property = model
+        .metadata
+        .iter()
+        .find(|p| p.key.as_deref() == Some(key));
+    property?.value.as_deref().map(str::to_owned)
+}
 
 /// Records in `model` what made it: tool and pipeline, and the SHA-256 of the input where
 /// it is known already or asked for (it is then computed while the model is written).

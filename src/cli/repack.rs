@@ -10,14 +10,14 @@ use clap::Args;
 use onnxq::{
     Error, Result,
     onnx::{self, OpenOptions, Opened},
-    package::{LoaderConfig, Mended, Source, mend, models},
+    package::{LoaderConfig, Mended, mend, models},
     verify,
 };
 use serde::Serialize;
 
 use super::{
     Cx, ExitStatus, ReadOptions, WriteArgs,
-    context::{Inputs, at_file, is_folder, note_dropped},
+    context::{Inputs, at_file, is_folder, listed, note_dropped},
     package::{Folder, PackageArgs, loader_config},
     table::bytes,
 };
@@ -270,15 +270,6 @@ fn stem(path: &Path) -> String {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned()
-}
-
-/// One model a line.
-pub(crate) fn listed(models: &[PathBuf]) -> String {
-    let lines: Vec<String> = models
-        .iter()
-        .map(|m| format!("  {}", m.display()))
-        .collect();
-    lines.join("\n")
 }
 
 fn parse_rename(text: &str) -> Result<(String, String), String> {

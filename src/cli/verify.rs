@@ -1,28 +1,42 @@
 //! `onnxq verify`: is a model valid, and will it run there.
 
-use std::{fmt::Write, path::PathBuf};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use onnxq::{
-    Result, infer,
+    Result,
+    digest::sha256,
+    infer,
+    ir::{Model, SourceFile},
+    package::{check_sums, chunk_faults, models},
     target::{Assessment, Effect, Finding, Target, Targets, check},
     verify::{self, Violation},
 };
 use serde::Serialize;
 
-use super::{Cx, ExitStatus, ReadArgs, at_option, context::Inputs};
+use super::{
+    Cx, ExitStatus, ReadArgs, at_option,
+    context::{Inputs, PIPELINE, SOURCE_SHA256, VERSION, recorded},
+};
 
-/// Check that a model is valid, and that targets run it
+/// Check that a model is valid, that targets run it, and that it is what it says it is
 ///
 /// Reports every fault: where it is, what was found, what was expected. With --target also what the
 /// target refuses, fails in, computes wrongly (these are faults) or slowly (a warning), with
 /// how that is known: executed or observed with the release, read in its source or registry,
 /// documented, or an issue.
 ///
+/// Of a folder all models are checked, its SHA256SUMS, and whether config.json tells loaders of the side files
+/// that there are. With --source a model's record of what it was made from is compared with that file.
+///
 /// Exit status 0: no fault, at most warnings. 1: faults. 2: the file could not be read.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  onnxq verify model_q4.onnx --target onnxruntime@1.20 --target webgpu"
+    after_help = "Examples:\n  onnxq verify model_q4.onnx --target onnxruntime@1.20 --target webgpu\n  \
+                  onnxq verify folder/\n  onnxq verify model_q4.onnx --source model.onnx"
 )]
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
@@ -31,57 +45,154 @@ pub(crate) struct VerifyArgs {
     /// them [example: --target onnxruntime@1.20]
     #[arg(long, value_name = "TARGET")]
     target: Vec<String>,
+    /// What the model says that it was made from: its SHA-256 has to be the one recorded
+    /// [example: --source model.onnx]
+    #[arg(long, value_name = "FILE")]
+    source: Option<PathBuf>,
     /// Write it as JSON; `-` is standard output [example: --json faults.json]
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
 
-/// What `--json` writes.
+/// What `--json` writes; of a folder with several models a list.
 #[derive(Serialize)]
-struct Report<'a> {
+struct Report {
     /// Version of this form of the report.
     schema: u32,
     model: String,
     valid: bool,
-    violations: &'a [Violation],
+    violations: Vec<Violation>,
     targets: Vec<Target>,
     #[serde(flatten)]
-    assessment: &'a Assessment,
+    assessment: Assessment,
+    /// What made it, where it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provenance: Option<Provenance>,
+    /// What is wrong with its record, and, told with the first model of a folder, with the files around it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    faults: Vec<String>,
 }
 
 pub(crate) fn run(args: &VerifyArgs, cx: &Cx) -> Result<ExitStatus> {
     let targets = args.target.iter().map(String::as_str);
     let targets = Targets::parse(targets).map_err(at_option("--target"))?;
-    let (path, opened) = cx.look_at(&args.read.model, &args.read.how)?;
-    Inputs::of(&path, &opened).keep_from(args.json.as_deref())?;
-    let verified = verify::verify(&opened.model);
-    let violations = verified.as_ref().err().map_or(&[][..], |v| v.as_slice());
-    // What a node means is only known when the model is valid.
-    let assessment = match violations {
-        [] if !targets.is_empty() => check(&opened.model, &infer::facts(&opened.model), &targets),
-        _ => Assessment::default(),
+    let path = &args.read.model;
+    let models = match path.is_dir() {
+        true => models(path)?,
+        false => vec![path.clone()],
     };
-    let path = path.display().to_string();
+    let source = args.source.as_deref().map(SourceFile::open).transpose()?;
+    let source = source.as_ref().map(sha256).transpose()?;
+    let mut reports = models
+        .iter()
+        .map(|model| args.report(model, &targets, source.as_deref(), cx))
+        .collect::<Result<Vec<_>>>()?;
+    if path.is_dir() {
+        reports[0].faults.extend(around(path)?);
+    }
     if let Some(json) = &args.json {
-        let report = Report {
-            schema: 1,
-            model: path.clone(),
-            valid: violations.is_empty(),
-            violations,
-            targets: targets.iter().collect(),
-            assessment: &assessment,
-        };
-        cx.json(json, &report)?;
+        match &reports[..] {
+            [one] => cx.json(json, one)?,
+            several => cx.json(json, &several)?,
+        }
     }
     if args.json.as_deref() != Some("-".as_ref()) {
-        cx.out(&faults(violations, &assessment))?;
-        cx.summary(&summary(&path, violations, &targets, &assessment))?;
+        for report in &reports {
+            cx.out(&faults(&report.violations, &report.assessment))?;
+            cx.out(&lines(&report.faults))?;
+            cx.summary(&summary(report, &targets))?;
+        }
     }
-    let clean = violations.is_empty() && assessment.worst() <= Effect::Slow;
-    Ok(match clean {
+    Ok(match reports.iter().all(Report::is_clean) {
         true => ExitStatus::Done,
         false => ExitStatus::Differs,
     })
+}
+
+impl VerifyArgs {
+    fn report(
+        &self,
+        model: &Path,
+        targets: &Targets,
+        source: Option<&str>,
+        cx: &Cx,
+    ) -> Result<Report> {
+        let (path, opened) = cx.look_at(model, &self.read.how)?;
+        Inputs::of(&path, &opened).keep_from(self.json.as_deref())?;
+        let violations = match verify::verify(&opened.model) {
+            Ok(()) => Vec::new(),
+            Err(found) => found.as_slice().to_vec(),
+        };
+        // What a node means is only known when the model is valid.
+        let assessment = match &violations[..] {
+            [] if !targets.is_empty() => {
+                check(&opened.model, &infer::facts(&opened.model), targets)
+            }
+            _ => Assessment::default(),
+        };
+        let provenance = Provenance::of(&opened.model);
+        let faults = source.and_then(|sha| differs(provenance.as_ref(), sha));
+        Ok(Report {
+            schema: 1,
+            model: path.display().to_string(),
+            valid: violations.is_empty(),
+            violations,
+            targets: targets.iter().collect(),
+            assessment,
+            provenance,
+            faults: faults.into_iter().collect(),
+        })
+    }
+}
+
+impl Report {
+    fn is_clean(&self) -> bool {
+        self.valid && self.faults.is_empty() && self.assessment.worst() <= Effect::Slow
+    }
+}
+
+/// What a model says of what made it.
+#[derive(Serialize)]
+struct Provenance {
+    version: String,
+    pipeline: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_sha256: Option<String>,
+}
+
+impl Provenance {
+    fn of(model: &Model) -> Option<Provenance> {
+        Some(Provenance {
+            version: recorded(model, VERSION)?,
+            pipeline: recorded(model, PIPELINE)?,
+            source_sha256: recorded(model, SOURCE_SHA256),
+        })
+    }
+}
+
+/// How the record of a model differs from the SHA-256 of what it should have been made from.
+fn differs(provenance: Option<&Provenance>, sha: &str) -> Option<String> {
+    match provenance.map(|p| p.source_sha256.as_deref()) {
+        Some(Some(recorded)) if recorded == sha => None,
+        Some(Some(recorded)) => Some(format!(
+            "--source has SHA-256 {sha}, and the model was made from {recorded}"
+        )),
+        Some(None) => {
+            Some("the model does not tell the SHA-256 of its source (--record-sha)".into())
+        }
+        None => Some("the model does not tell what it was made from".into()),
+    }
+}
+
+/// What is wrong with the files of a folder.
+fn around(folder: &Path) -> Result<Vec<String>> {
+    let mut faults = check_sums(folder)?.unwrap_or_default();
+    faults.extend(chunk_faults(folder)?);
+    Ok(faults)
+}
+
+fn lines(faults: &[String]) -> String {
+    faults.iter().map(|f| format!("error: {f}\n")).collect()
 }
 
 /// One line a fault; targets' findings that differ in the node only are one.
@@ -144,18 +255,27 @@ fn outcome(effect: Effect) -> &'static str {
     }
 }
 
-fn summary(
-    path: &str,
-    violations: &[Violation],
-    targets: &Targets,
-    assessment: &Assessment,
-) -> String {
-    match violations.len() {
+fn summary(report: &Report, targets: &Targets) -> String {
+    let Report {
+        model: path,
+        assessment,
+        ..
+    } = report;
+    match report.violations.len() {
         0 => {}
         1 => return format!("{path}: not valid: one fault\n"),
         n => return format!("{path}: not valid: {n} faults\n"),
     }
     let mut text = format!("{path}: valid\n");
+    if let Some(made) = &report.provenance {
+        let source = made.source_sha256.as_deref();
+        let from = source.map_or(String::new(), |sha| format!(" from {sha}"));
+        let _ = writeln!(
+            text,
+            "made by onnxq {}{from}: {}",
+            made.version, made.pipeline
+        );
+    }
     for target in targets.iter() {
         let findings = assessment.findings.iter();
         let effects = findings.filter(|f| f.because.target == target);
