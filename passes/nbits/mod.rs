@@ -18,7 +18,7 @@ use crate::{
         Changed, EXCLUDE, INCLUDE, Look, NONFINITE, OptionInfo, OptionKind, Options, Pass,
         PassContext, PassInfo, Reason, Remark, Selection, plan_nodes,
     },
-    quant::Method,
+    quant::{Method, Needs},
     target::Targets,
 };
 
@@ -50,8 +50,8 @@ pub(super) static INFO: PassInfo = PassInfo {
         },
         OptionInfo {
             name: "method",
-            kind: OptionKind::Choice(&["rtn", "mse", "hqq", "imatrix", "gptq"]),
-            default: "rtn",
+            kind: OptionKind::Choice(&METHODS),
+            default: Method::Rtn.name(),
             help: "how codes are chosen: by the range of a block (rtn, round to nearest), by the least weighted \
                    squared error (mse), as half-quadratic quantization has it (hqq, only asymmetric), or, where \
                    there was a calibration, by the error weighted with the activations (imatrix) or that of the \
@@ -104,6 +104,15 @@ pub(super) static INFO: PassInfo = PassInfo {
     ],
     build: |options| Ok(Box::new(Nbits::new(options)?)),
 };
+
+/// What `method` takes: all but that of the pass `awq`, after which it is `imatrix`.
+const METHODS: [&str; 5] = Method::names([
+    Method::Rtn,
+    Method::Mse,
+    Method::Hqq,
+    Method::Imatrix,
+    Method::Gptq,
+]);
 
 const DOC: &str = "\
 Replaces a weight by codes of 2, 4 or 8 bits, a scale for each block of elements and, when
@@ -171,7 +180,6 @@ struct Nbits {
     block: usize,
     symmetric: bool,
     method: Method,
-    calibration: Calibration,
     weights: Option<GlobSet>,
     float_zero_points: bool,
     qdq: bool,
@@ -192,13 +200,8 @@ impl Nbits {
         };
         let symmetric = !options.flag("asymmetric");
         let qdq = options.choice("format") == "qdq";
-        let (method, calibration) = match options.choice("method") {
-            "mse" => (Method::Mse, Calibration::None),
-            "hqq" => (Method::Hqq, Calibration::None),
-            "imatrix" => (Method::Mse, Calibration::Importance),
-            "gptq" => (Method::Mse, Calibration::Codes),
-            _ => (Method::Rtn, Calibration::None),
-        };
+        let method = options.choice("method").parse();
+        let method: Method = method.expect("a method, by its declaration");
         if method == Method::Hqq && symmetric {
             return Err(unfit("method=hqq", "chooses zero points", "asymmetric"));
         }
@@ -211,7 +214,7 @@ impl Nbits {
                 "method=hqq and format=contrib",
             ));
         }
-        if calibration == Calibration::Codes && qdq {
+        if method.needs() == Needs::Codes && qdq {
             return Err(unfit(
                 "method=gptq",
                 "makes codes for MatMulNBits",
@@ -227,7 +230,6 @@ impl Nbits {
             block: options.int("block") as usize,
             symmetric,
             method,
-            calibration,
             weights: match options.list("weight").is_empty() {
                 true => None,
                 false => Some(options.globs("weight")?),
@@ -243,14 +245,6 @@ impl Nbits {
     }
 }
 
-/// What the method wants to know of the activations.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Calibration {
-    None,
-    Importance,
-    Codes,
-}
-
 /// An option that has no meaning without others.
 fn unfit(option: &str, what: &str, expected: &str) -> Error {
     Error::input(format!(
@@ -260,7 +254,7 @@ fn unfit(option: &str, what: &str, expected: &str) -> Error {
 
 impl Pass for Nbits {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
-        if self.calibration != Calibration::None && cx.calibrated.is_none() {
+        if self.method.needs() != Needs::Nothing && cx.calibrated.is_none() {
             return Err(Error::input(
                 "the method needs activations, and there was no calibration; expected `quantize --calibrate`, or \
                  method=mse",

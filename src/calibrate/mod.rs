@@ -60,11 +60,11 @@ mod visit;
 
 use std::{path::Path, sync::atomic::AtomicBool};
 
-pub use choose::{Choice, Chosen, Wanted, choose};
+pub use choose::{Choice, Chosen, choose};
 pub use group::{Group, GroupWeight};
 pub use sequence::Sequence;
 pub use site::{Activation, Site, Sites, Terms};
-pub use survey::{Candidate, Codes, Unit, UnitWeight, is_held_out, survey};
+pub use survey::{Candidate, Unit, UnitWeight, is_held_out, survey};
 
 use crate::{engine::LoadOptions, error::Result};
 

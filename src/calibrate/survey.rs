@@ -11,7 +11,7 @@ use crate::{
     eval::Items,
     ir::Model,
     quant::{
-        BlockSpec, Buffers, Matrix, Method, Rule, Source,
+        BlockMethod, BlockSpec, Buffers, Matrix, Method, Needs, Rule, Source,
         gptq::{GptqOptions, Hessian, Objective, Scales, StatisticsError, weighted_loss},
         quantize_rows_by,
     },
@@ -46,17 +46,6 @@ pub struct UnitWeight {
     pub codes: Option<(BlockSpec, Blocks)>,
 }
 
-/// How the codes of a survey are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Codes {
-    /// By [`gptq`](crate::quant::gptq::gptq()): its first part alone, since which candidate is better shows already.
-    Gptq,
-    /// Block by block, by this method.
-    Blocks(Method),
-    /// Block by block, by [`Method::Mse`] with the mean squares of the activations.
-    Importance,
-}
-
 /// Of a candidate: how it quantizes each weight that it can.
 pub type Candidate = Vec<(WeightKey, BlockSpec)>;
 
@@ -70,8 +59,10 @@ pub fn is_held_out(item: usize) -> bool {
 }
 
 /// Runs `model` over `items` and finds the errors of all weights that one of the `candidates` quantizes, by
-/// each of them, with such `codes`. Weights before a weight are as they were. Errors are those on every fourth item, and
-/// codes are chosen on the others; with fewer than four items, both on all.
+/// each of them, with codes by `method`. Weights before a weight are as they were. Errors are those on every fourth
+/// item, and codes are chosen on the others; with fewer than four items, both on all. Of
+/// [`gptq`](crate::quant::gptq::gptq()) it is the first part alone, since which candidate is better shows already; no
+/// channels are scaled for [`Method::Awq`].
 ///
 /// Memory: as [`choose`](super::choose()), with twice the statistics. Codes go to a file without a name.
 ///
@@ -82,12 +73,12 @@ pub fn survey(
     model: &Model,
     items: Items<'_>,
     candidates: &[Candidate],
-    codes: Codes,
+    method: Method,
     options: Options<'_>,
     tell: &mut dyn FnMut(u64, u64, &str),
 ) -> Result<Vec<Unit>> {
     let sites = Planned::new(candidates.iter().flatten()).sites(model)?;
-    let key = format!("survey {}", digest_of(&(codes, candidates)));
+    let key = format!("survey {}", digest_of(&(method, candidates)));
     let options = Options {
         key: &key,
         ..options
@@ -119,7 +110,7 @@ pub fn survey(
             .iter()
             .map(|c| Planned::new(c.as_slice()))
             .collect(),
-        codes,
+        method,
         spill: Spill::new()?,
         tell,
     };
@@ -130,7 +121,7 @@ pub fn survey(
 struct Surveyor<'a> {
     groups: Vec<Surveyed>,
     candidates: Vec<Planned<'a>>,
-    codes: Codes,
+    method: Method,
     spill: Spill,
     tell: &'a mut dyn FnMut(u64, u64, &str),
 }
@@ -175,7 +166,7 @@ impl Visitor for Surveyor<'_> {
         let fitted = group.fitted.take().unwrap_or_else(|| Hessian::new(k));
         let held_out = group.held_out.take();
         let judge = held_out.as_ref().unwrap_or(&fitted);
-        let chooser = Chooser::new(self.codes, &fitted);
+        let chooser = Chooser::new(self.method, &fitted);
         let unit = &mut group.unit;
         unit.reference = self.candidates.iter().position(|c| unit.has_all(c));
         unit.errors = vec![None; self.candidates.len()];
@@ -287,30 +278,28 @@ impl Unit {
 enum Chooser {
     Gptq(Box<Objective>),
     Blocks {
-        method: Method,
+        method: BlockMethod,
         importance: Option<Vec<f32>>,
     },
 }
 
 impl Chooser {
-    fn new(codes: Codes, hessian: &Hessian) -> Chooser {
-        match codes {
-            Codes::Gptq => {
+    fn new(method: Method, hessian: &Hessian) -> Chooser {
+        let importance = match method.needs() {
+            Needs::Codes => {
                 let options = GptqOptions {
                     scales: Scales::Search,
                     refits: 0,
                     ..GptqOptions::default()
                 };
-                Chooser::Gptq(Box::new(Objective::new(hessian, None, &options)))
+                return Chooser::Gptq(Box::new(Objective::new(hessian, None, &options)));
             }
-            Codes::Blocks(method) => Chooser::Blocks {
-                method,
-                importance: None,
-            },
-            Codes::Importance => Chooser::Blocks {
-                method: Method::Mse,
-                importance: (hessian.tokens() > 0).then(|| hessian.diagonal()),
-            },
+            Needs::Importance => (hessian.tokens() > 0).then(|| hessian.diagonal()),
+            Needs::Nothing => None,
+        };
+        Chooser::Blocks {
+            method: method.of_blocks(),
+            importance,
         }
     }
 

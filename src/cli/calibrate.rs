@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use onnxq::{
     Error, Result,
-    calibrate::{self, Choice, Codes, Options, Wanted},
+    calibrate::{self, Choice, Options},
     digest::{sha256, sha256_of},
     engine::{Array, Engine, LoadOptions, Signature, read_tensors},
     eval::{self, Items, Tokens, Windows},
@@ -16,6 +16,7 @@ use onnxq::{
     output_file::write_whole,
     pass::{PassManager, Pipeline, QuantizedWeight},
     passes::REGISTRY,
+    quant::Method,
     weights::Calibrated,
 };
 
@@ -244,11 +245,11 @@ impl Prepared<'_> {
         })
     }
 
-    /// Chooses what is `wanted` for all that `pipelines` quantize.
+    /// Finds what `method` needs of all that `pipelines` quantize.
     pub(crate) fn choose(
         &self,
         pipelines: &[Pipeline],
-        wanted: Wanted,
+        method: Method,
         cx: &Cx,
     ) -> Result<Calibrated> {
         self.enough()?;
@@ -259,13 +260,13 @@ impl Prepared<'_> {
         }
         let steps = cx.steps();
         let name = self.file.display().to_string();
-        let folder = self.folder("codes", &(wanted, &weights));
+        let folder = self.folder("codes", &(method.needs(), &weights));
         let chosen = calibrate::choose(
             &*self.engine,
             &self.model,
             self.items(&name),
             &weights,
-            wanted,
+            method,
             self.options(folder.as_deref(), cx),
             &mut |done, total, what| steps.tell(done, total, what),
         );
@@ -283,7 +284,7 @@ impl Prepared<'_> {
     pub(crate) fn survey(
         &self,
         forms: &'static [Form],
-        codes: Codes,
+        method: Method,
         pipeline: &dyn Fn(Form) -> Result<Pipeline>,
         cx: &Cx,
     ) -> Result<Survey<'_>> {
@@ -292,7 +293,7 @@ impl Prepared<'_> {
             model: &self.model,
             forms,
             candidates: Vec::new(),
-            codes,
+            method,
             other_bytes: 0,
         };
         for &form in forms {
@@ -305,7 +306,7 @@ impl Prepared<'_> {
         }
         let name = self.file.display().to_string();
         let shared = self.args.survey_folder.clone();
-        let folder = shared.or_else(|| self.folder("survey", &(codes, &choices.candidates)));
+        let folder = shared.or_else(|| self.folder("survey", &(method, &choices.candidates)));
         let options = self.options(folder.as_deref(), cx);
         let steps = cx.steps();
         let mut tell = |done, total, what: &str| steps.tell(done, total, what);

@@ -4,11 +4,12 @@ use std::str::FromStr;
 
 use super::{Allocation, Entry, Form, Limit, Way, allocate, log::Log};
 use crate::{
-    calibrate::{Candidate, Codes, Options, Unit, UnitWeight, is_held_out, survey},
+    calibrate::{Candidate, Options, Unit, UnitWeight, is_held_out, survey},
     engine::{Array, Engine, Signature},
     error::{Error, Result},
     eval::{Items, Replacement, SensitivityOptions, Tokens, Windows, sensitivities},
     ir::{DataType, Model, ValueId},
+    quant::Method,
     weights::source_tensor,
 };
 
@@ -87,7 +88,7 @@ pub struct Choices<'a> {
     /// For each form, what it makes of which weight.
     pub candidates: Vec<Candidate>,
     /// How codes are chosen.
-    pub codes: Codes,
+    pub method: Method,
     /// Bytes of the output that are no weights.
     pub other_bytes: u64,
 }
@@ -119,7 +120,7 @@ impl Choices<'_> {
             self.model,
             items,
             &self.candidates,
-            self.codes,
+            self.method,
             options,
             tell,
         )?;
