@@ -15,8 +15,8 @@ use crate::{
     ir::{Model, NodeId},
     opset::{self, Conversion, Obstacle},
     pass::{
-        Changed, EXCLUDE, INCLUDE, Look, NONFINITE, OptionInfo, OptionKind, Options, Pass,
-        PassContext, PassInfo, Reason, Remark, Selection, plan_nodes,
+        ASYMMETRIC, BITS, BLOCK, Changed, EXCLUDE, INCLUDE, Look, NONFINITE, OptionInfo,
+        OptionKind, Options, Pass, PassContext, PassInfo, Reason, Remark, Selection, plan_nodes,
     },
     quant::{Method, Needs},
     target::Targets,
@@ -30,24 +30,9 @@ pub(super) static INFO: PassInfo = PassInfo {
     summary: "quantize weights in blocks: MatMul and Gemm to MatMulNBits, Gather to GatherBlockQuantized",
     doc: DOC,
     options: &[
-        OptionInfo {
-            name: "bits",
-            kind: OptionKind::Int(&[2, 4, 8]),
-            default: "4",
-            help: "bits of a code",
-        },
-        OptionInfo {
-            name: "block",
-            kind: OptionKind::Int(&[16, 32, 64, 128, 256]),
-            default: "16",
-            help: "elements that share a scale",
-        },
-        OptionInfo {
-            name: "asymmetric",
-            kind: OptionKind::Flag,
-            default: "false",
-            help: "a zero point for each block, too",
-        },
+        BITS,
+        BLOCK,
+        ASYMMETRIC,
         OptionInfo {
             name: "method",
             kind: OptionKind::Choice(&METHODS),
