@@ -118,8 +118,8 @@ s (q - z). Symmetric blocks have z in the middle of the codes.
   sum |x - s (q - z)|^0.7, by alternating e = shrink(x - s (q - z)) and z = mean(q - (x - e) / s). z is
   then rounded, to a code or (`zero-points=float`) to the scales' type. A float z is only for products: tables,
   and projections that share one, keep codes.
-- `imatrix`, scale search as by `mse`, where w is the mean square of the activation that the element is
-  multiplied by (the importance matrix of llama.cpp).
+- `imatrix`, scale search as by `mse`, where w is multiplied by the mean square of the activation that the
+  element is multiplied by (the importance matrix of llama.cpp): w = importance (rms(x) + |x|).
 - `gptq` (Frantar et al., 2022): codes whose products with the activations differ least. They are chosen
   before, weight after weight, by `calibrate`; the pass puts them in their place.
 
