@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     GroupWeight, Options, Sequence, Visitor,
-    site::{Planned, digest_of},
+    planned::{Planned, digest_of, planned_sites},
     spill::{Spill, Spilled, take, take_f64, take_u64},
 };
 use crate::{
@@ -40,9 +40,8 @@ pub struct Chosen {
     pub choices: Vec<Choice>,
 }
 
-/// Runs `model` over `items` and finds what `method` needs of the weights that are to be quantized, `plan`:
-/// as [`QuantizedWeight::blocks`](crate::pass::QuantizedWeight) of a run of the pipeline tells. Weights that
-/// are no operands of nodes of the main graph are passed over.
+/// Runs `model` over `items` and finds what `method` needs of the weights that are to be quantized, `plan`.
+/// Weights that are no operands of nodes of the main graph are passed over.
 ///
 /// Codes are those of [`gptq`](crate::quant::gptq::gptq()): weight after weight, each on the activations that
 /// the ones before it leave, with the tables first. Cross terms (GPTAQ) are taken
@@ -59,22 +58,17 @@ pub fn choose(
     engine: &dyn Engine,
     model: &Model,
     items: Items<'_>,
-    plan: &[(WeightKey, BlockSpec)],
+    plan: &Planned,
     method: Method,
     options: Options<'_>,
     tell: &mut dyn FnMut(u64, u64, &str),
 ) -> Result<Chosen> {
-    let planned = Planned::new(plan);
-    let sites = planned.sites(model)?;
-    let gptq = (method.needs() == Needs::Codes).then(GptqOptions::default);
-    let cross = gptq.is_some_and(|gptq| gptq.alpha > 0.0);
-    let key = match gptq {
-        None => "importance".to_owned(),
-        Some(gptq) => format!("codes {}", digest_of(&(gptq, plan))),
-    };
+    let sites = planned_sites(model, std::slice::from_ref(plan))?;
+    let gptq = gptq_of(method);
+    let key = choose_key(method, plan);
     let options = Options {
         key: &key,
-        float_rows: cross,
+        float_rows: gptq.is_some_and(|gptq| gptq.alpha > 0.0),
         ..options
     };
     let mut sequence = Sequence::new(engine, model, sites, items, options)?;
@@ -85,7 +79,7 @@ pub fn choose(
         weights: group
             .weights
             .iter()
-            .map(|w| Target::of(model, w, &planned))
+            .map(|w| Target::of(model, w, plan))
             .collect(),
         hessian: None,
         cross: None,
@@ -100,6 +94,17 @@ pub fn choose(
     };
     sequence.run(&mut chooser)?;
     chooser.finished()
+}
+
+/// SHA-256 of what [`choose`] does, as far as it does not follow from the model, the items and the engine:
+/// it is their [`Options::key`], and may name the folder.
+pub fn choose_key(method: Method, plan: &Planned) -> String {
+    digest_of(&(method.needs(), gptq_of(method), plan))
+}
+
+/// How codes are chosen, if `method` needs them.
+fn gptq_of(method: Method) -> Option<GptqOptions> {
+    (method.needs() == Needs::Codes).then(GptqOptions::default)
 }
 
 /// A weight of a group.

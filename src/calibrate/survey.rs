@@ -2,7 +2,7 @@
 
 use super::{
     Group, Options, Sequence, Visitor,
-    site::{Planned, digest_of},
+    planned::{Planned, digest_of, planned_sites},
     spill::{Spill, Spilled, take_f64},
 };
 use crate::{
@@ -46,9 +46,6 @@ pub struct UnitWeight {
     pub codes: Option<(BlockSpec, Blocks)>,
 }
 
-/// Of a candidate: how it quantizes each weight that it can.
-pub type Candidate = Vec<(WeightKey, BlockSpec)>;
-
 /// Of so many items one is kept from the choice of codes, and errors are measured on it: on the items that
 /// codes are fitted to, they look better than they are, and the more so the fewer bits there are.
 const HELD_OUT: usize = 4;
@@ -72,13 +69,13 @@ pub fn survey(
     engine: &dyn Engine,
     model: &Model,
     items: Items<'_>,
-    candidates: &[Candidate],
+    candidates: &[Planned],
     method: Method,
     options: Options<'_>,
     tell: &mut dyn FnMut(u64, u64, &str),
 ) -> Result<Vec<Unit>> {
-    let sites = Planned::new(candidates.iter().flatten()).sites(model)?;
-    let key = format!("survey {}", digest_of(&(method, candidates)));
+    let sites = planned_sites(model, candidates)?;
+    let key = survey_key(method, candidates);
     let options = Options {
         key: &key,
         ..options
@@ -106,10 +103,7 @@ pub fn survey(
     };
     let mut surveyor = Surveyor {
         groups: sequence.groups().iter().map(unit).collect(),
-        candidates: candidates
-            .iter()
-            .map(|c| Planned::new(c.as_slice()))
-            .collect(),
+        candidates,
         method,
         spill: Spill::new()?,
         tell,
@@ -118,9 +112,15 @@ pub fn survey(
     surveyor.finished()
 }
 
+/// SHA-256 of what [`survey`] does, as far as it does not follow from the model, the items and the engine:
+/// it is its [`Options::key`], and may name the folder.
+pub fn survey_key(method: Method, candidates: &[Planned]) -> String {
+    digest_of(&("survey", method, candidates))
+}
+
 struct Surveyor<'a> {
     groups: Vec<Surveyed>,
-    candidates: Vec<Planned<'a>>,
+    candidates: &'a [Planned],
     method: Method,
     spill: Spill,
     tell: &'a mut dyn FnMut(u64, u64, &str),
@@ -220,7 +220,7 @@ impl Visitor for Surveyor<'_> {
         };
         let mut rest = saved;
         let mut read = || {
-            for _ in &self.candidates {
+            for _ in self.candidates {
                 let error = take_f64(&mut rest)?;
                 unit.errors.push((!error.is_nan()).then_some(error));
             }
@@ -268,7 +268,7 @@ impl Unit {
     }
 
     /// Whether `candidate` quantizes all of its weights.
-    fn has_all(&self, candidate: &Planned<'_>) -> bool {
+    fn has_all(&self, candidate: &Planned) -> bool {
         let mut weights = self.weights.iter();
         weights.all(|w| !candidate.specs(&w.key).is_empty())
     }
