@@ -8,7 +8,7 @@ use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use onnxq::quant::gptq::{GptqOptions, Hessian, Objective, weighted_loss};
 use onnxq::quant::{
-    BlockSpec, Matrix, Method, Out, Rule, ScaleType, Source, dequantize_rows, f32_from_f16,
+    BlockMethod, BlockSpec, Matrix, Out, Rule, ScaleType, Source, dequantize_rows, f32_from_f16,
     first_nonfinite, quantize_columns, quantize_columns_by, quantize_rows, quantize_rows_by,
 };
 
@@ -143,7 +143,7 @@ fn rows_f16(bencher: Bencher, case: &Case) {
 }
 
 /// A method with what it is used for.
-struct Search(Method, BlockSpec);
+struct Search(BlockMethod, BlockSpec);
 
 impl std::fmt::Display for Search {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -153,12 +153,12 @@ impl std::fmt::Display for Search {
 
 fn searches() -> impl Iterator<Item = Search> {
     [
-        (Method::Mse, 4, 16, true),
-        (Method::Mse, 4, 32, true),
-        (Method::Mse, 4, 16, false),
-        (Method::Mse, 4, 32, false),
-        (Method::Hqq, 4, 16, false),
-        (Method::Hqq, 4, 32, false),
+        (BlockMethod::Mse, 4, 16, true),
+        (BlockMethod::Mse, 4, 32, true),
+        (BlockMethod::Mse, 4, 16, false),
+        (BlockMethod::Mse, 4, 32, false),
+        (BlockMethod::Hqq, 4, 16, false),
+        (BlockMethod::Hqq, 4, 32, false),
     ]
     .into_iter()
     .map(|(method, bits, block, symmetric)| {

@@ -12,7 +12,7 @@ use std::error::Error;
 use std::fs;
 
 use onnxq::quant::{
-    BlockSpec, Buffers, Matrix, Method, Out, Rule, ScaleType, Source, quantize_columns_by,
+    BlockSpec, Buffers, Matrix, Method, Needs, Out, Rule, ScaleType, Source, quantize_columns_by,
     quantize_rows_by,
 };
 
@@ -35,19 +35,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     else {
         return Err("ten arguments or more; see the source".into());
     };
-    let method = match how.first().copied().unwrap_or("rtn") {
-        "rtn" => Method::Rtn,
-        "mse" => Method::Mse,
-        "hqq" => Method::Hqq,
-        _ => return Err("the method is rtn, mse or hqq".into()),
-    };
+    let method: Method = how.first().map_or(Ok(Method::Rtn), |name| name.parse())?;
+    if method.needs() != Needs::Nothing {
+        return Err("the method is rtn, mse or hqq".into());
+    }
     let importance = how.get(1).map(fs::read).transpose()?;
     let importance = importance.map(|bytes| -> Vec<f32> {
         let (numbers, _) = bytes.as_chunks();
         numbers.iter().map(|b| f32::from_le_bytes(*b)).collect()
     });
     let rule = Rule {
-        method,
+        method: method.of_blocks(),
         importance: importance.as_deref(),
     };
     let (rows, cols): (usize, usize) = (rows.parse()?, cols.parse()?);

@@ -12,7 +12,7 @@ use crate::{
         Data, Elements, Model, Uses, ValueId,
         edit::{Edit, remove_unused},
     },
-    pass::{Changed, OptionInfo, OptionKind, Options, Pass, PassContext, PassInfo, plan_nodes},
+    pass::{ASYMMETRIC, BITS, BLOCK, Changed, Options, Pass, PassContext, PassInfo, plan_nodes},
     weights::{ScaleChannels, source_tensor},
 };
 use plan::{Plan, Planner};
@@ -23,26 +23,7 @@ pub(super) static INFO: PassInfo = PassInfo {
     name: "awq",
     summary: "scale the channels of activations, and weights the other way, so that quantized weights lose less",
     doc: DOC,
-    options: &[
-        OptionInfo {
-            name: "bits",
-            kind: OptionKind::Int(&[2, 4, 8]),
-            default: "4",
-            help: "bits of a code, as `nbits` will be told",
-        },
-        OptionInfo {
-            name: "block",
-            kind: OptionKind::Int(&[16, 32, 64, 128, 256]),
-            default: "16",
-            help: "elements that share a scale, likewise",
-        },
-        OptionInfo {
-            name: "asymmetric",
-            kind: OptionKind::Flag,
-            default: "false",
-            help: "a zero point for each block, likewise",
-        },
-    ],
+    options: &[BITS, BLOCK, ASYMMETRIC],
     build: |options| Ok(Box::new(Awq::new(options))),
 };
 
@@ -57,9 +38,9 @@ computed in double precision and rounded once, one that has rows and columns sca
 s = m^alpha, where m are the root mean squares of the channels of x, which a calibration measured
 (`quantize --calibrate`); one alpha from 0, 0.05, 0.1 to 1 for each x, and s up to 256. It is the one
 with the least of sum m^2 (W - Q(W diag(s)) / diag(s))^2 over rows of all weights that read x, about 512
-of them. Q is the quantization that `nbits{method=imatrix}` has with the same options: its scale search,
-which is the clipping search of the paper, too, weighted with (m / s)^2. That is handed on as what is
-known of the scaled weights.
+of them. Q is the quantization that `nbits{method=imatrix}` has with the same options, so that both passes are to be
+given the same: its scale search, which is the clipping search of the paper, too, with the importance (m / s)^2. That
+is handed on as what is known of the scaled weights.
 
 The smallest s is 1, so that no activation grows: what was measured to fit half precision still does.
 

@@ -2,23 +2,24 @@
 
 use std::sync::Arc;
 
-use super::{Calibration, INFO, Nbits, group::Group};
+use super::{INFO, Nbits, group::Group};
 use crate::{
     error::Result,
     ir::{Data, Model, NodeId, Produce},
     pass::{PassContext, Reason, Remark},
+    quant::{Method, Needs},
     weights::{Blocks, CODES, Chosen, QuantizeBlocks, SCALES, WeightKey, ZERO_POINTS},
 };
 
 impl Nbits {
     /// By which method a weight is quantized while it is written, with what is known of its activations.
     pub(super) fn chosen(&self, key: &WeightKey, cx: &PassContext) -> Chosen {
-        let importance = match self.calibration {
-            Calibration::None => None,
+        let importance = match self.method.needs() {
+            Needs::Nothing => None,
             _ => cx.calibrated.as_ref().and_then(|c| c.importance.get(key)),
         };
         Chosen {
-            method: self.method,
+            method: self.method.of_blocks(),
             importance: importance.cloned(),
         }
     }
@@ -38,7 +39,7 @@ impl Nbits {
         let calibrated = cx
             .calibrated
             .clone()
-            .filter(|_| self.calibration == Calibration::Codes);
+            .filter(|_| self.method.needs() == Needs::Codes);
         let known = calibrated
             .as_ref()
             .and_then(|c| c.blocks.get(&(key.clone(), *spec)));
@@ -72,10 +73,10 @@ impl Nbits {
         chosen: &Chosen,
         cx: &mut PassContext,
     ) {
-        let by = match (self.calibration, &chosen.importance) {
-            (Calibration::None, _) | (Calibration::Importance, Some(_)) => return,
-            (Calibration::Codes, Some(_)) => "imatrix",
-            (_, None) => "mse",
+        let by = match (self.method.needs(), &chosen.importance) {
+            (Needs::Nothing, _) | (Needs::Importance, Some(_)) => return,
+            (Needs::Codes, Some(_)) => Method::Imatrix,
+            (_, None) => Method::Mse,
         };
         let message = format!("nothing was measured of weight `{}`: {by}", key.name);
         let remark = Remark::new(model, INFO.name, node, Reason::NotCalibrated, message, 0);

@@ -15,10 +15,10 @@ use crate::{
     ir::{Model, NodeId},
     opset::{self, Conversion, Obstacle},
     pass::{
-        Changed, EXCLUDE, INCLUDE, Look, NONFINITE, OptionInfo, OptionKind, Options, Pass,
-        PassContext, PassInfo, Reason, Remark, Selection, plan_nodes,
+        ASYMMETRIC, BITS, BLOCK, Changed, EXCLUDE, INCLUDE, Look, NONFINITE, OptionInfo,
+        OptionKind, Options, Pass, PassContext, PassInfo, Reason, Remark, Selection, plan_nodes,
     },
-    quant::Method,
+    quant::{Method, Needs},
     target::Targets,
 };
 
@@ -30,28 +30,13 @@ pub(super) static INFO: PassInfo = PassInfo {
     summary: "quantize weights in blocks: MatMul and Gemm to MatMulNBits, Gather to GatherBlockQuantized",
     doc: DOC,
     options: &[
-        OptionInfo {
-            name: "bits",
-            kind: OptionKind::Int(&[2, 4, 8]),
-            default: "4",
-            help: "bits of a code",
-        },
-        OptionInfo {
-            name: "block",
-            kind: OptionKind::Int(&[16, 32, 64, 128, 256]),
-            default: "16",
-            help: "elements that share a scale",
-        },
-        OptionInfo {
-            name: "asymmetric",
-            kind: OptionKind::Flag,
-            default: "false",
-            help: "a zero point for each block, too",
-        },
+        BITS,
+        BLOCK,
+        ASYMMETRIC,
         OptionInfo {
             name: "method",
-            kind: OptionKind::Choice(&["rtn", "mse", "hqq", "imatrix", "gptq"]),
-            default: "rtn",
+            kind: OptionKind::Choice(&METHODS),
+            default: Method::Rtn.name(),
             help: "how codes are chosen: by the range of a block (rtn, round to nearest), by the least weighted \
                    squared error (mse), as half-quadratic quantization has it (hqq, only asymmetric), or, where \
                    there was a calibration, by the error weighted with the activations (imatrix) or that of the \
@@ -105,6 +90,15 @@ pub(super) static INFO: PassInfo = PassInfo {
     build: |options| Ok(Box::new(Nbits::new(options)?)),
 };
 
+/// What `method` takes: all but that of the pass `awq`, after which it is `imatrix`.
+const METHODS: [&str; 5] = Method::names([
+    Method::Rtn,
+    Method::Mse,
+    Method::Hqq,
+    Method::Imatrix,
+    Method::Gptq,
+]);
+
 const DOC: &str = "\
 Replaces a weight by codes of 2, 4 or 8 bits, a scale for each block of elements and, when
 asymmetric, a zero point for each block. Weights are read once, while the model is written.
@@ -124,8 +118,8 @@ s (q - z). Symmetric blocks have z in the middle of the codes.
   sum |x - s (q - z)|^0.7, by alternating e = shrink(x - s (q - z)) and z = mean(q - (x - e) / s). z is
   then rounded, to a code or (`zero-points=float`) to the scales' type. A float z is only for products: tables,
   and projections that share one, keep codes.
-- `imatrix`, scale search as by `mse`, where w is the mean square of the activation that the element is
-  multiplied by (the importance matrix of llama.cpp).
+- `imatrix`, scale search as by `mse`, where w is multiplied by the mean square of the activation that the
+  element is multiplied by (the importance matrix of llama.cpp): w = importance (rms(x) + |x|).
 - `gptq` (Frantar et al., 2022): codes whose products with the activations differ least. They are chosen
   before, weight after weight, by `calibrate`; the pass puts them in their place.
 
@@ -171,7 +165,6 @@ struct Nbits {
     block: usize,
     symmetric: bool,
     method: Method,
-    calibration: Calibration,
     weights: Option<GlobSet>,
     float_zero_points: bool,
     qdq: bool,
@@ -192,13 +185,8 @@ impl Nbits {
         };
         let symmetric = !options.flag("asymmetric");
         let qdq = options.choice("format") == "qdq";
-        let (method, calibration) = match options.choice("method") {
-            "mse" => (Method::Mse, Calibration::None),
-            "hqq" => (Method::Hqq, Calibration::None),
-            "imatrix" => (Method::Mse, Calibration::Importance),
-            "gptq" => (Method::Mse, Calibration::Codes),
-            _ => (Method::Rtn, Calibration::None),
-        };
+        let method = options.choice("method").parse();
+        let method: Method = method.expect("a method, by its declaration");
         if method == Method::Hqq && symmetric {
             return Err(unfit("method=hqq", "chooses zero points", "asymmetric"));
         }
@@ -211,7 +199,7 @@ impl Nbits {
                 "method=hqq and format=contrib",
             ));
         }
-        if calibration == Calibration::Codes && qdq {
+        if method.needs() == Needs::Codes && qdq {
             return Err(unfit(
                 "method=gptq",
                 "makes codes for MatMulNBits",
@@ -227,7 +215,6 @@ impl Nbits {
             block: options.int("block") as usize,
             symmetric,
             method,
-            calibration,
             weights: match options.list("weight").is_empty() {
                 true => None,
                 false => Some(options.globs("weight")?),
@@ -243,14 +230,6 @@ impl Nbits {
     }
 }
 
-/// What the method wants to know of the activations.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Calibration {
-    None,
-    Importance,
-    Codes,
-}
-
 /// An option that has no meaning without others.
 fn unfit(option: &str, what: &str, expected: &str) -> Error {
     Error::input(format!(
@@ -260,7 +239,7 @@ fn unfit(option: &str, what: &str, expected: &str) -> Error {
 
 impl Pass for Nbits {
     fn run(&self, model: &mut Model, cx: &mut PassContext) -> Result<Changed> {
-        if self.calibration != Calibration::None && cx.calibrated.is_none() {
+        if self.method.needs() != Needs::Nothing && cx.calibrated.is_none() {
             return Err(Error::input(
                 "the method needs activations, and there was no calibration; expected `quantize --calibrate`, or \
                  method=mse",

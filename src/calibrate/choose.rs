@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     GroupWeight, Options, Sequence, Visitor,
-    site::{Planned, digest_of},
+    planned::{Planned, digest_of, planned_sites},
     spill::{Spill, Spilled, take, take_f64, take_u64},
 };
 use crate::{
@@ -13,23 +13,12 @@ use crate::{
     eval::Items,
     ir::Model,
     quant::{
-        BlockSpec, Buffers, Matrix, Method, Rule, Source,
+        BlockMethod, BlockSpec, Buffers, Matrix, Method, Needs, Rule, Source,
         gptq::{Cross, GptqOptions, Hessian, Objective, StatisticsError},
         quantize_rows_by,
     },
     weights::{Calibrated, MatrixView, WeightKey},
 };
-
-/// What is found of each weight.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Wanted {
-    /// How much its channels count: the mean squares of what they are multiplied by.
-    Importance,
-    /// Its codes, by [`gptq`](crate::quant::gptq::gptq()): weight after weight, each on the activations that
-    /// the ones before it leave, with the tables first. Cross terms (GPTAQ) are taken
-    /// when [`GptqOptions::alpha`] is above 0; the float model then runs beside.
-    Codes(GptqOptions),
-}
 
 /// What [`choose`] did with a weight.
 #[derive(Clone, Debug)]
@@ -51,9 +40,12 @@ pub struct Chosen {
     pub choices: Vec<Choice>,
 }
 
-/// Runs `model` over `items` and finds what is `wanted` of the weights that are to be quantized, `plan`:
-/// as [`QuantizedWeight::blocks`](crate::pass::QuantizedWeight) of a run of the pipeline tells. Weights that
-/// are no operands of nodes of the main graph are passed over.
+/// Runs `model` over `items` and finds what `method` needs of the weights that are to be quantized, `plan`.
+/// Weights that are no operands of nodes of the main graph are passed over.
+///
+/// Codes are those of [`gptq`](crate::quant::gptq::gptq()): weight after weight, each on the activations that
+/// the ones before it leave, with the tables first. Cross terms (GPTAQ) are taken
+/// when [`GptqOptions::alpha`] is above 0; the float model then runs beside.
 ///
 /// `tell` is told how far it is: steps done, of how many, and at what.
 ///
@@ -66,21 +58,17 @@ pub fn choose(
     engine: &dyn Engine,
     model: &Model,
     items: Items<'_>,
-    plan: &[(WeightKey, BlockSpec)],
-    wanted: Wanted,
+    plan: &Planned,
+    method: Method,
     options: Options<'_>,
     tell: &mut dyn FnMut(u64, u64, &str),
 ) -> Result<Chosen> {
-    let planned = Planned::new(plan);
-    let sites = planned.sites(model)?;
-    let cross = matches!(wanted, Wanted::Codes(gptq) if gptq.alpha > 0.0);
-    let key = match wanted {
-        Wanted::Importance => "importance".to_owned(),
-        Wanted::Codes(gptq) => format!("codes {}", digest_of(&(gptq, plan))),
-    };
+    let sites = planned_sites(model, std::slice::from_ref(plan))?;
+    let gptq = gptq_of(method);
+    let key = choose_key(method, plan);
     let options = Options {
         key: &key,
-        float_rows: cross,
+        float_rows: gptq.is_some_and(|gptq| gptq.alpha > 0.0),
         ..options
     };
     let mut sequence = Sequence::new(engine, model, sites, items, options)?;
@@ -91,7 +79,7 @@ pub fn choose(
         weights: group
             .weights
             .iter()
-            .map(|w| Target::of(model, w, &planned))
+            .map(|w| Target::of(model, w, plan))
             .collect(),
         hessian: None,
         cross: None,
@@ -100,12 +88,23 @@ pub fn choose(
     });
     let mut chooser = Chooser {
         groups: groups.collect(),
-        wanted,
+        gptq,
         spill: Spill::new()?,
         tell,
     };
     sequence.run(&mut chooser)?;
     chooser.finished()
+}
+
+/// SHA-256 of what [`choose`] does, as far as it does not follow from the model, the items and the engine:
+/// it is their [`Options::key`], and may name the folder.
+pub fn choose_key(method: Method, plan: &Planned) -> String {
+    digest_of(&(method.needs(), gptq_of(method), plan))
+}
+
+/// How codes are chosen, if `method` needs them.
+fn gptq_of(method: Method) -> Option<GptqOptions> {
+    (method.needs() == Needs::Codes).then(GptqOptions::default)
 }
 
 /// A weight of a group.
@@ -163,7 +162,8 @@ struct Blocks {
 
 struct Chooser<'a> {
     groups: Vec<Group>,
-    wanted: Wanted,
+    /// How codes are chosen, where they are; else only what counts is found.
+    gptq: Option<GptqOptions>,
     spill: Spill,
     tell: &'a mut dyn FnMut(u64, u64, &str),
 }
@@ -179,7 +179,7 @@ impl Visitor for Chooser<'_> {
         let group = &mut self.groups[group];
         let k = group.k;
         let refused = |e: StatisticsError| Error::input(e.to_string());
-        if self.wanted == Wanted::Importance {
+        if self.gptq.is_none() {
             group.squares.resize(k, 0.0);
             for row in rows.chunks_exact(k) {
                 let squares = group.squares.iter_mut().zip(row);
@@ -209,13 +209,13 @@ impl Visitor for Chooser<'_> {
             blocks: Vec::new(),
         };
         let mut replaced = vec![None; group.weights.len()];
-        match self.wanted {
-            Wanted::Importance => {
+        match self.gptq {
+            None => {
                 let mean = |sum: &f64| (sum / rows as f64) as f32;
                 let means = std::mem::take(&mut group.squares);
                 found.importance = group.multiplied.then(|| means.iter().map(mean).collect());
             }
-            Wanted::Codes(options) => {
+            Some(options) => {
                 let hessian = group.hessian.take();
                 let cross = group.cross.take();
                 found.importance = hessian.as_ref().map(|h| h.diagonal().into());
@@ -240,9 +240,9 @@ impl Visitor for Chooser<'_> {
 
     fn restore(&mut self, group: usize, saved: &[u8]) -> Result<()> {
         let group = &mut self.groups[group];
-        let weights = match self.wanted {
-            Wanted::Importance => Vec::new(),
-            Wanted::Codes(_) => group.weights.iter().map(|w| w.keys.len()).collect(),
+        let weights = match self.gptq {
+            None => Vec::new(),
+            Some(_) => group.weights.iter().map(|w| w.keys.len()).collect(),
         };
         group.found = Found::read(saved, &weights, &mut self.spill);
         match group.found {
@@ -277,10 +277,7 @@ fn quantize(
                 .map(|report| [report.plain, report.loss]),
             // Rows are looked up in it, and nothing is multiplied: its own error is what counts.
             None => {
-                let rule = Rule {
-                    method: Method::Mse,
-                    importance: None,
-                };
+                let rule = Rule::of(BlockMethod::Mse);
                 let matrix = Matrix::new(Source::F32(&weight), n, k);
                 quantize_rows_by(spec, &rule, matrix, out).map(|()| [0.0; 2])
             }

@@ -45,6 +45,7 @@ mod flow;
 mod folder;
 mod group;
 mod plan;
+mod planned;
 mod replace;
 mod rows;
 mod runner;
@@ -60,11 +61,12 @@ mod visit;
 
 use std::{path::Path, sync::atomic::AtomicBool};
 
-pub use choose::{Choice, Chosen, Wanted, choose};
+pub use choose::{Choice, Chosen, choose, choose_key};
 pub use group::{Group, GroupWeight};
+pub use planned::Planned;
 pub use sequence::Sequence;
 pub use site::{Activation, Site, Sites, Terms};
-pub use survey::{Candidate, Codes, Unit, UnitWeight, is_held_out, survey};
+pub use survey::{Unit, UnitWeight, is_held_out, survey, survey_key};
 
 use crate::{engine::LoadOptions, error::Result};
 

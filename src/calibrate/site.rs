@@ -1,13 +1,9 @@
 //! Weights, and what they are multiplied by.
 
-use std::collections::HashMap;
-
 use crate::{
-    digest::sha256_of,
     error::Result,
     ir::{Callees, Model, NodeId, ValueId},
-    quant::BlockSpec,
-    weights::{MatrixView, WeightKey, source_tensor, trace},
+    weights::{MatrixView, source_tensor, trace},
 };
 
 /// Along which axis of an activation the terms of a product lie.
@@ -142,40 +138,4 @@ impl Sites {
         }
         Ok(found)
     }
-}
-
-/// How weights are to be quantized.
-pub(super) struct Planned<'p> {
-    specs: HashMap<&'p WeightKey, Vec<BlockSpec>>,
-}
-
-impl<'p> Planned<'p> {
-    /// By what a pipeline tells.
-    pub(super) fn new(plan: impl IntoIterator<Item = &'p (WeightKey, BlockSpec)>) -> Planned<'p> {
-        let mut specs = HashMap::<_, Vec<BlockSpec>>::new();
-        for (key, spec) in plan {
-            specs.entry(key).or_default().push(*spec);
-        }
-        Planned { specs }
-    }
-
-    /// The specifications of a weight.
-    pub(super) fn specs(&self, key: &WeightKey) -> &[BlockSpec] {
-        self.specs.get(key).map_or(&[], Vec::as_slice)
-    }
-
-    /// The sites of `model` whose weights are to be quantized.
-    ///
-    /// # Errors
-    /// As [`Sites::of`].
-    pub(super) fn sites(&self, model: &Model) -> Result<Vec<Site>> {
-        let mut sites = Sites::of(model)?.sites;
-        sites.retain(|site| self.specs.contains_key(&WeightKey::of(model, &site.matrix)));
-        Ok(sites)
-    }
-}
-
-/// A digest of a plan, for [`Options::key`](super::Options::key).
-pub(super) fn digest_of(plan: &impl std::fmt::Debug) -> String {
-    sha256_of(format!("{plan:?}").as_bytes())
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Group, Options, Sequence, Visitor,
-    site::{Planned, digest_of},
+    planned::{Planned, digest_of, planned_sites},
     spill::{Spill, Spilled, take_f64},
 };
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     eval::Items,
     ir::Model,
     quant::{
-        BlockSpec, Buffers, Matrix, Method, Rule, Source,
+        BlockMethod, BlockSpec, Buffers, Matrix, Method, Needs, Rule, Source,
         gptq::{GptqOptions, Hessian, Objective, Scales, StatisticsError, weighted_loss},
         quantize_rows_by,
     },
@@ -46,20 +46,6 @@ pub struct UnitWeight {
     pub codes: Option<(BlockSpec, Blocks)>,
 }
 
-/// How the codes of a survey are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Codes {
-    /// By [`gptq`](crate::quant::gptq::gptq()): its first part alone, since which candidate is better shows already.
-    Gptq,
-    /// Block by block, by this method.
-    Blocks(Method),
-    /// Block by block, by [`Method::Mse`] with the mean squares of the activations.
-    Importance,
-}
-
-/// Of a candidate: how it quantizes each weight that it can.
-pub type Candidate = Vec<(WeightKey, BlockSpec)>;
-
 /// Of so many items one is kept from the choice of codes, and errors are measured on it: on the items that
 /// codes are fitted to, they look better than they are, and the more so the fewer bits there are.
 const HELD_OUT: usize = 4;
@@ -70,8 +56,10 @@ pub fn is_held_out(item: usize) -> bool {
 }
 
 /// Runs `model` over `items` and finds the errors of all weights that one of the `candidates` quantizes, by
-/// each of them, with such `codes`. Weights before a weight are as they were. Errors are those on every fourth item, and
-/// codes are chosen on the others; with fewer than four items, both on all.
+/// each of them, with codes by `method`. Weights before a weight are as they were. Errors are those on every fourth
+/// item, and codes are chosen on the others; with fewer than four items, both on all. Of
+/// [`gptq`](crate::quant::gptq::gptq()) it is the first part alone, since which candidate is better shows already; no
+/// channels are scaled for [`Method::Awq`].
 ///
 /// Memory: as [`choose`](super::choose()), with twice the statistics. Codes go to a file without a name.
 ///
@@ -81,13 +69,13 @@ pub fn survey(
     engine: &dyn Engine,
     model: &Model,
     items: Items<'_>,
-    candidates: &[Candidate],
-    codes: Codes,
+    candidates: &[Planned],
+    method: Method,
     options: Options<'_>,
     tell: &mut dyn FnMut(u64, u64, &str),
 ) -> Result<Vec<Unit>> {
-    let sites = Planned::new(candidates.iter().flatten()).sites(model)?;
-    let key = format!("survey {}", digest_of(&(codes, candidates)));
+    let sites = planned_sites(model, candidates)?;
+    let key = survey_key(method, candidates);
     let options = Options {
         key: &key,
         ..options
@@ -115,11 +103,8 @@ pub fn survey(
     };
     let mut surveyor = Surveyor {
         groups: sequence.groups().iter().map(unit).collect(),
-        candidates: candidates
-            .iter()
-            .map(|c| Planned::new(c.as_slice()))
-            .collect(),
-        codes,
+        candidates,
+        method,
         spill: Spill::new()?,
         tell,
     };
@@ -127,10 +112,16 @@ pub fn survey(
     surveyor.finished()
 }
 
+/// SHA-256 of what [`survey`] does, as far as it does not follow from the model, the items and the engine:
+/// it is its [`Options::key`], and may name the folder.
+pub fn survey_key(method: Method, candidates: &[Planned]) -> String {
+    digest_of(&("survey", method, candidates))
+}
+
 struct Surveyor<'a> {
     groups: Vec<Surveyed>,
-    candidates: Vec<Planned<'a>>,
-    codes: Codes,
+    candidates: &'a [Planned],
+    method: Method,
     spill: Spill,
     tell: &'a mut dyn FnMut(u64, u64, &str),
 }
@@ -175,7 +166,7 @@ impl Visitor for Surveyor<'_> {
         let fitted = group.fitted.take().unwrap_or_else(|| Hessian::new(k));
         let held_out = group.held_out.take();
         let judge = held_out.as_ref().unwrap_or(&fitted);
-        let chooser = Chooser::new(self.codes, &fitted);
+        let chooser = Chooser::new(self.method, &fitted);
         let unit = &mut group.unit;
         unit.reference = self.candidates.iter().position(|c| unit.has_all(c));
         unit.errors = vec![None; self.candidates.len()];
@@ -229,7 +220,7 @@ impl Visitor for Surveyor<'_> {
         };
         let mut rest = saved;
         let mut read = || {
-            for _ in &self.candidates {
+            for _ in self.candidates {
                 let error = take_f64(&mut rest)?;
                 unit.errors.push((!error.is_nan()).then_some(error));
             }
@@ -277,7 +268,7 @@ impl Unit {
     }
 
     /// Whether `candidate` quantizes all of its weights.
-    fn has_all(&self, candidate: &Planned<'_>) -> bool {
+    fn has_all(&self, candidate: &Planned) -> bool {
         let mut weights = self.weights.iter();
         weights.all(|w| !candidate.specs(&w.key).is_empty())
     }
@@ -287,30 +278,28 @@ impl Unit {
 enum Chooser {
     Gptq(Box<Objective>),
     Blocks {
-        method: Method,
+        method: BlockMethod,
         importance: Option<Vec<f32>>,
     },
 }
 
 impl Chooser {
-    fn new(codes: Codes, hessian: &Hessian) -> Chooser {
-        match codes {
-            Codes::Gptq => {
+    fn new(method: Method, hessian: &Hessian) -> Chooser {
+        let importance = match method.needs() {
+            Needs::Codes => {
                 let options = GptqOptions {
                     scales: Scales::Search,
                     refits: 0,
                     ..GptqOptions::default()
                 };
-                Chooser::Gptq(Box::new(Objective::new(hessian, None, &options)))
+                return Chooser::Gptq(Box::new(Objective::new(hessian, None, &options)));
             }
-            Codes::Blocks(method) => Chooser::Blocks {
-                method,
-                importance: None,
-            },
-            Codes::Importance => Chooser::Blocks {
-                method: Method::Mse,
-                importance: (hessian.tokens() > 0).then(|| hessian.diagonal()),
-            },
+            Needs::Importance => (hessian.tokens() > 0).then(|| hessian.diagonal()),
+            Needs::Nothing => None,
+        };
+        Chooser::Blocks {
+            method: method.of_blocks(),
+            importance,
         }
     }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use onnxq::{
     Error, Result,
-    calibrate::{self, Choice, Codes, Options, Wanted},
-    digest::{sha256, sha256_of},
+    calibrate::{self, Choice, Options, Planned, choose_key, survey_key},
+    digest::sha256,
     engine::{Array, Engine, LoadOptions, Signature, read_tensors},
     eval::{self, Items, Tokens, Windows},
     ir::{Model, SourceFile},
@@ -16,6 +16,7 @@ use onnxq::{
     output_file::write_whole,
     pass::{PassManager, Pipeline, QuantizedWeight},
     passes::REGISTRY,
+    quant::Method,
     weights::Calibrated,
 };
 
@@ -150,11 +151,10 @@ impl Prepared<'_> {
         }
     }
 
-    /// A folder for one part of the work, by `plan`: another has a folder of its own.
-    fn folder(&self, part: &str, plan: &impl std::fmt::Debug) -> Option<PathBuf> {
+    /// A folder for one part of the work, by the SHA-256 of what it does: another has a folder of its own.
+    fn folder(&self, part: &str, key: &str) -> Option<PathBuf> {
         let folder = self.args.calibration_folder.as_ref()?;
-        let digest = sha256_of(format!("{plan:?}").as_bytes());
-        Some(folder.join(format!("{part}-{}", &digest[..12])))
+        Some(folder.join(format!("{part}-{}", &key[..12])))
     }
 
     /// Refuses a text that is too short to choose weights on.
@@ -244,28 +244,28 @@ impl Prepared<'_> {
         })
     }
 
-    /// Chooses what is `wanted` for all that `pipelines` quantize.
+    /// Finds what `method` needs of all that `pipelines` quantize.
     pub(crate) fn choose(
         &self,
         pipelines: &[Pipeline],
-        wanted: Wanted,
+        method: Method,
         cx: &Cx,
     ) -> Result<Calibrated> {
         self.enough()?;
-        let mut weights = Vec::new();
+        let mut quantized = Vec::new();
         for pipeline in pipelines {
-            let quantized = self.quantized(pipeline)?.1.into_iter();
-            weights.extend(quantized.filter_map(|w| w.blocks));
+            quantized.extend(self.quantized(pipeline)?.1);
         }
+        let plan: Planned = quantized.into_iter().filter_map(|w| w.blocks).collect();
         let steps = cx.steps();
         let name = self.file.display().to_string();
-        let folder = self.folder("codes", &(wanted, &weights));
+        let folder = self.folder("codes", &choose_key(method, &plan));
         let chosen = calibrate::choose(
             &*self.engine,
             &self.model,
             self.items(&name),
-            &weights,
-            wanted,
+            &plan,
+            method,
             self.options(folder.as_deref(), cx),
             &mut |done, total, what| steps.tell(done, total, what),
         );
@@ -283,7 +283,7 @@ impl Prepared<'_> {
     pub(crate) fn survey(
         &self,
         forms: &'static [Form],
-        codes: Codes,
+        method: Method,
         pipeline: &dyn Fn(Form) -> Result<Pipeline>,
         cx: &Cx,
     ) -> Result<Survey<'_>> {
@@ -292,7 +292,7 @@ impl Prepared<'_> {
             model: &self.model,
             forms,
             candidates: Vec::new(),
-            codes,
+            method,
             other_bytes: 0,
         };
         for &form in forms {
@@ -305,7 +305,8 @@ impl Prepared<'_> {
         }
         let name = self.file.display().to_string();
         let shared = self.args.survey_folder.clone();
-        let folder = shared.or_else(|| self.folder("survey", &(codes, &choices.candidates)));
+        let folder =
+            shared.or_else(|| self.folder("survey", &survey_key(method, &choices.candidates)));
         let options = self.options(folder.as_deref(), cx);
         let steps = cx.steps();
         let mut tell = |done, total, what: &str| steps.tell(done, total, what);

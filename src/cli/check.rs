@@ -70,6 +70,16 @@ impl Spare {
 }
 
 impl CheckArgs {
+    /// Whether an output stays that missed a limit.
+    pub(crate) fn keeps(&self) -> bool {
+        self.keep
+    }
+
+    /// Whether there is a text to check on.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.check.is_some()
+    }
+
     /// The most that the mean divergence may be.
     pub(crate) fn max_mean_kld(&self) -> Option<f64> {
         self.limits.limits().max_mean_kld
@@ -143,7 +153,7 @@ impl Check<'_> {
     }
 
     pub(crate) fn keeps(&self) -> bool {
-        self.args.keep
+        self.args.keeps()
     }
 }
 

@@ -56,6 +56,11 @@ impl JobArgs {
         Summary::finish(summaries, cx, self.json.as_deref())
     }
 
+    /// Whether standard output has the report as JSON.
+    pub(crate) fn reports_to_stdout(&self) -> bool {
+        self.json.as_deref() == Some(Path::new("-"))
+    }
+
     /// The pipeline of `text`, given by `option`, after the extents are fixed.
     ///
     /// # Errors
@@ -130,7 +135,8 @@ pub(crate) struct Demands<'a> {
     pub(crate) folder: Option<&'a Folder<'a>>,
 }
 
-/// What became of a job.
+/// What became of a job, or of several.
+#[derive(Default)]
 pub(crate) struct Done {
     pub(crate) status: ExitStatus,
     /// A report of each output.
@@ -139,6 +145,18 @@ pub(crate) struct Done {
     pub(crate) checked: Vec<Evaluation>,
     /// What loaders are told of each output.
     pub(crate) models: Vec<LoaderConfig>,
+}
+
+impl Done {
+    /// Adds what became of another.
+    pub(crate) fn add(&mut self, other: Done) {
+        if other.status != ExitStatus::Done {
+            self.status = other.status;
+        }
+        self.summaries.extend(other.summaries);
+        self.checked.extend(other.checked);
+        self.models.extend(other.models);
+    }
 }
 
 /// Runs the pipelines of `variants` on one model, writes what they make of it where that meets the
@@ -195,6 +213,7 @@ pub(crate) fn make(
             record(&mut model, &opened.file, &text, &args.read.how, with_sha);
         }
         let output = (variant.output)(&path);
+        let output = folder.map_or(output.clone(), |f| f.output(&output));
         let planned = cx
             .plan(&model, &output, &args.write, &inputs, args.json.as_deref())
             .map_err(at_file(&path))?;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod calibrate;
+mod card;
 mod check;
 mod context;
 mod diff;
@@ -76,9 +77,10 @@ enum Command {
 }
 
 /// How a command that did its work ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ExitStatus {
     /// All is well.
+    #[default]
     Done = 0,
     /// A limit was missed, or models differ.
     Differs = 1,
@@ -86,9 +88,9 @@ pub(crate) enum ExitStatus {
 
 /// Runs the command line. An error means exit status 2.
 pub(crate) fn run() -> Result<ExitStatus> {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
     let cx = Cx::new(&cli.global)?;
-    match &cli.command {
+    match &mut cli.command {
         Command::Quantize(args) => quantize::run(args, &cx),
         Command::Opt(args) => opt::run(args, &cx),
         Command::Passes(args) => passes::run(args, &cx),

@@ -16,7 +16,7 @@ use onnxq::{
 use super::context::is_folder;
 
 /// What goes into a folder.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct PackageArgs {
     /// For -o DIR/: the configuration of the model, which Optimum and transformers.js read
     /// [default: config.json beside the model, or above its folder `onnx`; example: --config config.json]
@@ -106,9 +106,10 @@ impl PackageArgs {
 }
 
 impl Folder<'_> {
-    /// Where a model of this name will be.
-    pub(crate) fn output(&self, name: &str) -> PathBuf {
-        self.staged.target().join(self.relative(name))
+    /// Where the model `file` will be.
+    pub(crate) fn output(&self, file: &Path) -> PathBuf {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        self.staged.target().join(self.relative(&name))
     }
 
     /// Where the model `output` is written until then.
@@ -142,7 +143,10 @@ impl Folder<'_> {
     }
 
     /// Where files relative to the folder are until it is published.
-    pub(crate) fn staged(&self) -> &Path {
+    ///
+    /// # Errors
+    /// That folder cannot be made.
+    pub(crate) fn staged(&self) -> Result<&Path> {
         self.staged.folder()
     }
 
@@ -170,7 +174,7 @@ impl Folder<'_> {
         }
         if self.args.sums {
             let files = self.staged.files()?;
-            let sums = sums(self.staged.folder(), &files)?;
+            let sums = sums(self.staged.folder()?, &files)?;
             write(&self.staged.place(Path::new(SUMS))?, sums.as_bytes())?;
         }
         self.staged.publish()?;
@@ -197,7 +201,7 @@ impl Folder<'_> {
         let content = self.config(models)?;
         bytes += content.len() as u64;
         // It tells of what is in the folder, so that it changes with it.
-        write(&self.staged.folder().join(config), &content)?;
+        write(&self.staged.folder()?.join(config), &content)?;
         Ok((names.len() + 1, bytes))
     }
 

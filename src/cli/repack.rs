@@ -171,7 +171,7 @@ impl RepackArgs {
         verify::verify(&opened.model).map_err(|e| at_file(path)(e.into()))?;
         let name = self.name(path);
         let output = match folder {
-            Some(folder) => folder.output(&name),
+            Some(folder) => folder.output(Path::new(&name)),
             None => self.output.clone(),
         };
         let inputs = Inputs::of(path, &opened);

@@ -129,6 +129,31 @@ impl Summary {
         self.bits_per_weight
     }
 
+    /// The oldest release of ONNX Runtime that runs the output, if that is known.
+    pub(crate) fn runs_from(&self) -> Option<Target> {
+        self.runs_from
+    }
+
+    pub(crate) fn pipeline(&self) -> &str {
+        &self.pipeline
+    }
+
+    /// Bytes of the input and of the output, side files included.
+    pub(crate) fn sizes(&self) -> (u64, u64) {
+        let total = |files: &[FileSize]| files.iter().map(|f| f.bytes).sum();
+        (total(&self.input), total(&self.output))
+    }
+
+    /// The name of the model that was read.
+    pub(crate) fn input_name(&self) -> String {
+        name(&self.input)
+    }
+
+    /// The name of the model that was written.
+    pub(crate) fn output_name(&self) -> String {
+        name(&self.output)
+    }
+
     pub(crate) fn start(path: &Path, opened: &Opened) -> Start {
         let file = |f: &onnxq::ir::SourceFile| FileSize {
             path: f.path().to_path_buf(),
@@ -211,8 +236,7 @@ impl Summary {
     }
 
     fn text(&self) -> String {
-        let total = |files: &[FileSize]| files.iter().map(|f| f.bytes).sum::<u64>();
-        let (before, after) = (total(&self.input), total(&self.output));
+        let (before, after) = self.sizes();
         let mut out = String::new();
         let name = |files: &[FileSize]| {
             files
@@ -268,6 +292,12 @@ impl Summary {
         }
         out
     }
+}
+
+/// The name of the first of `files`, without its folder.
+fn name(files: &[FileSize]) -> String {
+    let name = files.first().and_then(|f| f.path.file_name());
+    name.unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn megabytes(bytes: u64) -> String {

@@ -4,11 +4,12 @@ use std::str::FromStr;
 
 use super::{Allocation, Entry, Form, Limit, Way, allocate, log::Log};
 use crate::{
-    calibrate::{Candidate, Codes, Options, Unit, UnitWeight, is_held_out, survey},
+    calibrate::{Options, Planned, Unit, UnitWeight, is_held_out, survey},
     engine::{Array, Engine, Signature},
     error::{Error, Result},
     eval::{Items, Replacement, SensitivityOptions, Tokens, Windows, sensitivities},
     ir::{DataType, Model, ValueId},
+    quant::Method,
     weights::source_tensor,
 };
 
@@ -85,9 +86,9 @@ pub struct Choices<'a> {
     /// The forms that a weight may get: [`Budget::forms`].
     pub forms: &'a [Form],
     /// For each form, what it makes of which weight.
-    pub candidates: Vec<Candidate>,
+    pub candidates: Vec<Planned>,
     /// How codes are chosen.
-    pub codes: Codes,
+    pub method: Method,
     /// Bytes of the output that are no weights.
     pub other_bytes: u64,
 }
@@ -119,7 +120,7 @@ impl Choices<'_> {
             self.model,
             items,
             &self.candidates,
-            self.codes,
+            self.method,
             options,
             tell,
         )?;
@@ -252,10 +253,10 @@ impl Choices<'_> {
     fn ways(&self, unit: &Unit, divergence: f64) -> Vec<(usize, Way)> {
         let reference = unit.reference.and_then(|r| unit.errors[r]);
         let reference = reference.unwrap_or_default();
-        let way = |(i, candidate): (usize, &Candidate)| {
+        let way = |(i, candidate): (usize, &Planned)| {
             let error = unit.errors[i]?;
             let bits = unit.weights.iter().map(|UnitWeight { key, .. }| {
-                let (_, spec) = candidate.iter().find(|(k, _)| k == key)?;
+                let spec = candidate.specs(key).first()?;
                 let (n, k) = (key.n as usize, key.k as usize);
                 let bytes =
                     spec.codes_len(n, k) + spec.scales_len(n, k) + spec.zero_points_len(n, k);

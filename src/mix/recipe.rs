@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result},
     pass::QuantizedWeight,
+    quant::Method,
     weights::WeightKey,
 };
 
@@ -26,8 +27,9 @@ pub struct Recipe {
     version: u32,
     /// The name of what is made, as `--dtype` has it.
     pub dtype: String,
-    /// By which method codes are chosen, as the option of `nbits` has it.
-    pub method: String,
+    /// By which method codes are chosen.
+    #[serde(with = "by_name")]
+    pub method: Method,
     /// What they are chosen on, where the method wants that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
@@ -116,14 +118,14 @@ impl Recipe {
     /// A recipe of the newest version.
     pub fn new(
         dtype: &str,
-        method: &str,
+        method: Method,
         calibration: Option<Calibration>,
         weights: Vec<Entry>,
     ) -> Recipe {
         Recipe {
             version: VERSION,
             dtype: dtype.to_owned(),
-            method: method.to_owned(),
+            method,
             calibration,
             weights,
         }
@@ -203,6 +205,21 @@ impl Recipe {
     }
 }
 
+/// A method in a file: its name.
+mod by_name {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::Method;
+
+    pub(super) fn serialize<S: Serializer>(method: &Method, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(method.name())
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Method, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,7 +238,7 @@ mod tests {
             windows: Some(32),
         };
         let weights = vec![entry("a.weight", 4, 16), entry("b \"quoted\"", 8, 64)];
-        Recipe::new("q4f16", "gptq", Some(calibration), weights)
+        Recipe::new("q4f16", Method::Gptq, Some(calibration), weights)
     }
 
     #[test]
@@ -246,6 +263,9 @@ mod tests {
         assert!(message("block = 64", "block = 48").contains("a block of 48"));
         assert!(message("bits = 4", "bit = 4").contains("unknown field `bit`"));
         assert!(message("\"a.weight\"", "'b \"quoted\"'").contains("is there twice"));
+        assert!(
+            message("\"gptq\"", "\"best\"").contains("unknown method `best`; expected one of rtn")
+        );
         assert!(message("[[weight]]", "[[weight").contains("r.toml"));
     }
 }

@@ -1,9 +1,9 @@
 //! A folder that appears whole or not at all.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::OnceLock,
 };
 
 use crate::error::{Error, Result};
@@ -11,7 +11,8 @@ use crate::error::{Error, Result};
 /// A folder that is being filled beside the one that it will be. Dropped before [`Staged::publish`], it is
 /// removed with all that is in it.
 pub struct Staged {
-    folder: PathBuf,
+    /// Made when something is written into it.
+    folder: OnceLock<PathBuf>,
     target: PathBuf,
     replace: bool,
 }
@@ -21,9 +22,8 @@ impl Staged {
     /// their name only if `replace`.
     ///
     /// # Errors
-    /// `target` is no folder, or nothing can be made beside it.
+    /// `target` is no folder.
     pub fn new(target: &Path, replace: bool) -> Result<Staged> {
-        let at = |e| Error::io(format!("cannot write `{}`", target.display()), e);
         let target: PathBuf = target.components().collect();
         if target.exists() && !target.is_dir() {
             return Err(Error::input(format!(
@@ -31,29 +31,45 @@ impl Staged {
                 target.display()
             )));
         }
+        Ok(Staged {
+            folder: OnceLock::new(),
+            target,
+            replace,
+        })
+    }
+
+    /// The folder that is being filled.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn folder(&self) -> Result<&Path> {
+        if let Some(folder) = self.folder.get() {
+            return Ok(folder);
+        }
+        let folder = self.make()?;
+        Ok(self.folder.get_or_init(|| folder))
+    }
+
+    fn make(&self) -> Result<PathBuf> {
+        let at = |e| Error::io(format!("cannot write `{}`", self.target.display()), e);
         // On the same file system, so that the last step is a rename. What exists may be a mount of its own.
-        let beside = match (target.is_dir(), target.parent()) {
-            (true, _) => target.clone(),
+        let beside = match (self.target.is_dir(), self.target.parent()) {
+            (true, _) => self.target.clone(),
             (false, Some(parent)) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
             _ => PathBuf::from("."),
         };
         fs::create_dir_all(&beside).map_err(at)?;
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let folder = loop {
-            let n = COUNT.fetch_add(1, Ordering::Relaxed);
-            let folder = beside.join(format!(".onnxq-{}-{n}.tmp", std::process::id()));
+        let process = std::process::id();
+        for n in 0.. {
+            let folder = beside.join(format!(".onnxq-{process}-{n}.tmp"));
             match fs::create_dir(&folder) {
-                Ok(()) => break folder,
-                // A run that was killed may have left one.
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Ok(()) => return Ok(folder),
+                // Another one's, or that of a run that was killed.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(at(e)),
             }
-        };
-        Ok(Staged {
-            folder,
-            target,
-            replace,
-        })
+        }
+        unreachable!("numbers do not end")
     }
 
     /// The folder that it will be.
@@ -67,7 +83,7 @@ impl Staged {
     /// That cannot be made, or the target has a file of this name that may not be replaced.
     pub fn place(&self, file: &Path) -> Result<PathBuf> {
         self.check(file)?;
-        let place = self.folder.join(file);
+        let place = self.folder()?.join(file);
         if let Some(parent) = place.parent() {
             fs::create_dir_all(parent)
                 .map_err(|e| Error::io(format!("cannot write `{}`", self.target.display()), e))?;
@@ -98,7 +114,7 @@ impl Staged {
         let mut found = Vec::new();
         let mut folders = vec![PathBuf::new()];
         while let Some(relative) = folders.pop() {
-            let folder = self.folder.join(&relative);
+            let folder = self.folder()?.join(&relative);
             let at = |e| Error::io(format!("folder `{}`", folder.display()), e);
             for entry in fs::read_dir(&folder).map_err(at)? {
                 let entry = entry.map_err(at)?;
@@ -113,11 +129,6 @@ impl Staged {
         Ok(found)
     }
 
-    /// The folder that is being filled.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// Gives everything its place. A target that did not exist appears in one step; into one that did, files
     /// are moved one by one, each whole, models after their side files.
     ///
@@ -126,7 +137,7 @@ impl Staged {
     pub fn publish(self) -> Result<()> {
         let at = |e| Error::io(format!("cannot write `{}`", self.target.display()), e);
         if !self.target.exists() {
-            return fs::rename(&self.folder, &self.target).map_err(at);
+            return fs::rename(self.folder()?, &self.target).map_err(at);
         }
         let mut files = self.files()?;
         files.sort_by_key(|f| f.extension().is_some_and(|e| e == "onnx"));
@@ -136,7 +147,7 @@ impl Staged {
             if let Some(parent) = target.parent() {
                 fs::create_dir_all(parent).map_err(at)?;
             }
-            fs::rename(self.folder.join(&file), &target)
+            fs::rename(self.folder()?.join(&file), &target)
                 .map_err(|e| Error::io(format!("cannot write `{}`", target.display()), e))?;
         }
         Ok(())
@@ -146,7 +157,9 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         // What is left of a run that failed; nobody can be told any more.
-        let _ = fs::remove_dir_all(&self.folder);
+        if let Some(folder) = self.folder.get() {
+            let _ = fs::remove_dir_all(folder);
+        }
     }
 }
 

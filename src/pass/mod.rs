@@ -13,7 +13,8 @@ pub use options::{OptionInfo, OptionKind, Options};
 pub use pipeline::{Element, Pipeline, PipelineInfo, ROUNDS, Registry, Step};
 pub use rewrite::{Left, plan_nodes};
 pub use weights::{
-    EXCLUDE, Gemm, INCLUDE, Look, NONFINITE, Selection, constant_weight, kept_float, other_operator,
+    ASYMMETRIC, BITS, BLOCK, EXCLUDE, Gemm, INCLUDE, Look, NONFINITE, Selection, constant_weight,
+    kept_float, other_operator,
 };
 
 use crate::{

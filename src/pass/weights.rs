@@ -39,6 +39,30 @@ pub const NONFINITE: OptionInfo = OptionInfo {
            (reads every weight beforehand)",
 };
 
+/// The option `bits` of a pass that quantizes in blocks, or prepares that.
+pub const BITS: OptionInfo = OptionInfo {
+    name: "bits",
+    kind: OptionKind::Int(&[2, 4, 8]),
+    default: "4",
+    help: "bits of a code",
+};
+
+/// The option `block`, likewise.
+pub const BLOCK: OptionInfo = OptionInfo {
+    name: "block",
+    kind: OptionKind::Int(&[16, 32, 64, 128, 256]),
+    default: "16",
+    help: "elements that share a scale",
+};
+
+/// The option `asymmetric`, likewise.
+pub const ASYMMETRIC: OptionInfo = OptionInfo {
+    name: "asymmetric",
+    kind: OptionKind::Flag,
+    default: "false",
+    help: "a zero point for each block, too",
+};
+
 /// What is planned on: a model, and what is inferred of it.
 #[derive(Clone, Copy)]
 pub struct Look<'m> {

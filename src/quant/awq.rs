@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::{
-    BlockSpec, Buffers, Matrix, Method, Rule, Source,
+    BlockMethod, BlockSpec, Buffers, Matrix, Rule, Source,
     rtn::{QuantizeError, quantize_rows_by},
 };
 
@@ -108,7 +108,7 @@ fn loss(
         .collect();
     let weights = divided(importance, scales);
     let rule = Rule {
-        method: Method::Mse,
+        method: BlockMethod::Mse,
         importance: Some(&weights),
     };
     let mut buffers = Buffers::new(spec, n, k);

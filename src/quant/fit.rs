@@ -7,7 +7,7 @@
 
 use super::dispatch::dispatch;
 use super::lanes::{LANES, Params, Ranges, round};
-use super::method::{Method, Rule};
+use super::method::{BlockMethod, Rule};
 use super::scales::{scale_bits, scale_value};
 use super::spec::BlockSpec;
 use super::{hqq, mse};
@@ -126,7 +126,7 @@ fn span(spec: &BlockSpec, block: usize, k: usize) -> (usize, usize) {
 /// How much the error in column `at` counts, in a block that ends at `end`.
 #[inline(always)]
 pub(super) fn weight(rule: &Rule<'_>, at: usize, end: usize) -> f32 {
-    match rule.importance.filter(|_| rule.method == Method::Mse) {
+    match rule.importance.filter(|_| rule.method == BlockMethod::Mse) {
         _ if at >= end => 0.0,
         Some(importance) => clamp(importance[at], 0.0, f32::MAX),
         None => 1.0,
@@ -138,14 +138,14 @@ type Tiles<'a> = (&'a mut Tile, &'a mut Tile, &'a mut Tile);
 
 fn fit(
     spec: &BlockSpec,
-    method: Method,
+    method: BlockMethod,
     x: &[Lanes],
     tiles: Tiles<'_>,
     ranges: &Ranges,
     params: &mut Params,
 ) {
     dispatch!(body(
-        spec: &BlockSpec, method: Method, x: &[Lanes], tiles: Tiles<'_>, ranges: &Ranges,
+        spec: &BlockSpec, method: BlockMethod, x: &[Lanes], tiles: Tiles<'_>, ranges: &Ranges,
         params: &mut Params,
     ));
 }
@@ -153,7 +153,7 @@ fn fit(
 #[inline(always)]
 fn body(
     spec: &BlockSpec,
-    method: Method,
+    method: BlockMethod,
     x: &[Lanes],
     tiles: Tiles<'_>,
     ranges: &Ranges,
@@ -163,8 +163,8 @@ fn body(
     let (w, y, wy) = tiles;
     let (x, w) = (&x[..block], &mut w[..block]);
     match method {
-        Method::Rtn => {}
-        Method::Mse => mse::fit(
+        BlockMethod::Rtn => {}
+        BlockMethod::Mse => mse::fit(
             spec,
             x,
             w,
@@ -172,7 +172,7 @@ fn body(
             ranges,
             params,
         ),
-        Method::Hqq => hqq::fit(spec, x, w, ranges, params),
+        BlockMethod::Hqq => hqq::fit(spec, x, w, ranges, params),
     }
 }
 

@@ -15,7 +15,7 @@
 //!
 //! The rule of [`quantize_rows`] and [`quantize_columns`] is round to nearest, and to the bit that of
 //! ONNX Runtime's `MatMulNBitsQuantizer` (its `DefaultWeightOnlyQuantConfig`; checked against 1.31.1 by
-//! `tests/py/test_kernel.py`). [`quantize_rows_by`] and [`quantize_columns_by`] take any [`Method`], and
+//! `tests/py/test_kernel.py`). [`quantize_rows_by`] and [`quantize_columns_by`] take any [`BlockMethod`], and
 //! how much the errors of each column count. Each has a plain twin that is its definition
 //! ([`quantize_rows_ref`] and so on), and is bit-equal to it and fast.
 //!
@@ -59,7 +59,7 @@ pub use convert::{
 };
 pub use dequantize::{dequantize_rows, dequantize_rows_ref};
 pub use matrix::{Matrix, Source};
-pub use method::{Method, Rule};
+pub use method::{BlockMethod, Method, Needs, Rule, UnknownMethod};
 pub use rtn::{
     Out, QuantizeError, quantize_columns, quantize_columns_by, quantize_rows, quantize_rows_by,
 };

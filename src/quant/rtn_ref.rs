@@ -27,7 +27,7 @@ use half::{bf16, f16};
 use super::fit::weight;
 use super::fit_ref;
 use super::matrix::Matrix;
-use super::method::{Method, Rule};
+use super::method::{BlockMethod, Rule};
 use super::rtn::{Out, QuantizeError};
 use super::spec::{BlockSpec, ScaleType};
 
@@ -123,10 +123,10 @@ fn quantize(
             let x: Vec<f32> = padded.clone().map(x).collect();
             let w: Vec<f32> = padded.map(|i| weight(rule, i, end)).collect();
             let params = match rule.method {
-                Method::Rtn => params,
-                Method::Mse => fit_ref::mse(spec, &x, &w, params),
-                Method::Hqq if spec.symmetric() => params,
-                Method::Hqq => fit_ref::hqq(spec, &x, &w, params),
+                BlockMethod::Rtn => params,
+                BlockMethod::Mse => fit_ref::mse(spec, &x, &w, params),
+                BlockMethod::Hqq if spec.symmetric() => params,
+                BlockMethod::Hqq => fit_ref::hqq(spec, &x, &w, params),
             };
 
             let scale = (row * blocks + block) * spec.scale().size();

@@ -50,8 +50,8 @@ fn specs() -> impl Strategy<Value = BlockSpec> {
 }
 
 /// A method, whether there are importances, and whether zero points are floats.
-fn rules() -> impl Strategy<Value = (Method, bool, bool)> {
-    let methods = prop::sample::select(vec![Method::Rtn, Method::Mse, Method::Hqq]);
+fn rules() -> impl Strategy<Value = (BlockMethod, bool, bool)> {
+    let methods = prop::sample::select(vec![BlockMethod::Rtn, BlockMethod::Mse, BlockMethod::Hqq]);
     (methods, any::<bool>(), any::<bool>())
 }
 
@@ -266,7 +266,7 @@ proptest! {
         let down = Matrix::new(Source::F32(&down), k, n);
         prop_assert_eq!(quantize_columns(&spec, down, out.out()), error);
         prop_assert_eq!(quantize_columns_ref(&spec, down, out.out()), error);
-        for method in [Method::Mse, Method::Hqq] {
+        for method in [BlockMethod::Mse, BlockMethod::Hqq] {
             let rule = Rule::of(method);
             prop_assert_eq!(quantize_rows_by(&spec, &rule, along, out.out()), error);
             prop_assert_eq!(quantize_columns_by(&spec, &rule, down, out.out()), error);

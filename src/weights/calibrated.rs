@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What tells the weights of a model apart: a constant, and how it is read as a matrix.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WeightKey {
     /// The name of the constant.
     pub name: String,

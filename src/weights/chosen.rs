@@ -2,19 +2,19 @@
 
 use std::{ops::Range, sync::Arc};
 
-use crate::quant::{Method, Rule};
+use crate::quant::{BlockMethod, Rule};
 
 /// A method, and what it knows of the activations of the weight.
 #[derive(Clone, Debug, Default)]
 pub struct Chosen {
     /// The method.
-    pub method: Method,
+    pub method: BlockMethod,
     /// How much the errors in each of the k columns count; see [`Rule::importance`].
     pub importance: Option<Arc<[f32]>>,
 }
 
-impl From<Method> for Chosen {
-    fn from(method: Method) -> Chosen {
+impl From<BlockMethod> for Chosen {
+    fn from(method: BlockMethod) -> Chosen {
         Chosen {
             method,
             importance: None,

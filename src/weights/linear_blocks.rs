@@ -286,7 +286,7 @@ mod tests {
     use super::*;
     use crate::{
         ir::{DataType, EntityId, ValueId},
-        quant::{Method, ScaleType},
+        quant::{BlockMethod, ScaleType},
         weights::{QuantizeBlocks, Weight},
     };
 
@@ -400,17 +400,17 @@ mod tests {
         for layout in [Layout::Rows, Layout::Columns] {
             let importance: Vec<f32> = (0..1001).map(|i| (i * i % 97) as f32).collect();
             let mse = Chosen {
-                method: Method::Mse,
+                method: BlockMethod::Mse,
                 importance: Some(importance.into()),
             };
-            for chosen in [mse, Method::Hqq.into()] {
+            for chosen in [mse, BlockMethod::Hqq.into()] {
                 for symmetric in [true, false] {
                     check_by(chosen.clone(), layout, 40, 1001, (4, 16, symmetric));
                 }
             }
         }
         let tiles = check_by(
-            Method::Mse.into(),
+            BlockMethod::Mse.into(),
             Layout::Columns,
             2103,
             1001,

@@ -265,7 +265,7 @@ mod tests {
     use super::*;
     use crate::{
         ir::{DataType, EntityId, ValueId},
-        quant::{Method, ScaleType, Source, quantize_columns_by_ref, quantize_rows_by_ref},
+        quant::{BlockMethod, ScaleType, Source, quantize_columns_by_ref, quantize_rows_by_ref},
         weights::Weight,
     };
 
@@ -496,9 +496,9 @@ mod tests {
         let importance = |k: u64| (0..k).map(|i| (i * i % 97) as f32).collect();
         for (layout, n, k) in [(Layout::Rows, 700, 411), (Layout::Columns, 300, 1000)] {
             for (method, importance) in [
-                (Method::Mse, None),
-                (Method::Mse, Some(importance(k))),
-                (Method::Hqq, None),
+                (BlockMethod::Mse, None),
+                (BlockMethod::Mse, Some(importance(k))),
+                (BlockMethod::Hqq, None),
             ] {
                 for floats in [false, true] {
                     let spec = spec(4, 16, false, ScaleType::F16);
@@ -524,7 +524,7 @@ mod tests {
     #[should_panic(expected = "importance of the columns of `W`")]
     fn an_importance_of_other_columns() {
         let chosen = Chosen {
-            method: Method::Mse,
+            method: BlockMethod::Mse,
             importance: Some(vec![1.0; 47].into()),
         };
         let case = Case {

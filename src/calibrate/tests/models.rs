@@ -8,6 +8,13 @@ fn x(dims: &[usize], items: usize) -> Vec<Vec<Named>> {
     (0..items).map(set).collect()
 }
 
+/// Checks `model` as [`check`] does, and which groups it has, in order: name, whether first, weights.
+fn check_groups(model: &Model, sets: &[Vec<Named>], expected: &[(&str, bool, usize)]) {
+    let groups = check(model, sets);
+    let groups: Vec<_> = groups.iter().map(|(n, f, w)| (&**n, *f, *w)).collect();
+    assert_eq!(groups, expected);
+}
+
 #[test]
 fn a_chain() {
     let model = parse(
@@ -22,9 +29,8 @@ fn a_chain() {
             y = MatMul (d, C)
         }",
     );
-    let groups = check(&model, &x(&[2, 3], 3));
-    let expected = ["x", "b", "d"].map(|n| (n.to_owned(), false, 1));
-    assert_eq!(groups, expected);
+    let expected = [("x", false, 1), ("b", false, 1), ("d", false, 1)];
+    check_groups(&model, &x(&[2, 3], 3), &expected);
 }
 
 #[test]
@@ -54,9 +60,13 @@ fn branches_that_rejoin_and_share_an_activation() {
             y = Add (h, d)
         }",
     );
-    let groups = check(&model, &x(&[2, 3, 4], 2));
-    let expected = [("n", 3), ("a", 1), ("m", 2), ("f", 1)];
-    assert_eq!(groups, expected.map(|(n, w)| (n.to_owned(), false, w)));
+    let expected = [
+        ("n", false, 3),
+        ("a", false, 1),
+        ("m", false, 2),
+        ("f", false, 1),
+    ];
+    check_groups(&model, &x(&[2, 3, 4], 2), &expected);
 }
 
 #[test]
@@ -80,9 +90,8 @@ fn weights_on_the_left_and_behind_other_nodes() {
             y = Mul (f, z)
         }",
     );
-    let groups = check(&model, &x(&[3, 2], 2));
-    let expected = [("x", 1), ("b", 1), ("d", 2)];
-    assert_eq!(groups, expected.map(|(n, w)| (n.to_owned(), false, w)));
+    let expected = [("x", false, 1), ("b", false, 1), ("d", false, 2)];
+    check_groups(&model, &x(&[3, 2], 2), &expected);
 }
 
 #[test]
@@ -100,14 +109,15 @@ fn one_value_as_both_operands() {
             v = ReduceSum <keepdims = 0> (z)
         }",
     );
-    let groups = check(&model, &x(&[3, 3], 2));
-    let expected = [("t", 1), ("t", 1), ("s", 1)];
-    assert_eq!(groups, expected.map(|(n, w)| (n.to_owned(), false, w)));
+    let expected = [("t", false, 1), ("t", false, 1), ("s", false, 1)];
+    check_groups(&model, &x(&[3, 3], 2), &expected);
 }
 
+/// A table that is looked up in and multiplied by, and one that is only looked up in.
 const TIED: &str = "<ir_version: 8, opset_import: [\"\" : 17]>
     g (int64[N] i) => (float[N,6] y)
       <float[6,4] E = {ramp(1)}, float[3,4] P = {ramp(8)}, float[4,4] A = {ramp(2)}> {
+        three = Constant <value = int64 {3}> ()
         e = Gather (E, i)
         j = Mod (i, three)
         p = Gather (P, j)
@@ -118,15 +128,7 @@ const TIED: &str = "<ir_version: 8, opset_import: [\"\" : 17]>
         f = Tanh (h)
         T = Transpose (E)
         y = MatMul (f, T)
-        three = Constant <value = int64 {3}> ()
     }";
-
-/// The constant stands first, as it must.
-fn tied() -> Model {
-    let constant = "three = Constant <value = int64 {3}> ()\n";
-    let body = TIED.replace(constant, "");
-    parse(&body.replace("e = Gather", &format!("{constant}        e = Gather")))
-}
 
 fn ids(items: usize) -> Vec<Vec<Named>> {
     let set = |seed: usize| {
@@ -138,9 +140,8 @@ fn ids(items: usize) -> Vec<Vec<Named>> {
 
 #[test]
 fn a_tied_table_comes_first_after_one_that_is_only_looked_up_in() {
-    let groups = check(&tied(), &ids(2));
-    let expected = [("P", true), ("f", true), ("n", false)];
-    assert_eq!(groups, expected.map(|(n, first)| (n.to_owned(), first, 1)));
+    let expected = [("P", true, 1), ("f", true, 1), ("n", false, 1)];
+    check_groups(&parse(TIED), &ids(2), &expected);
 }
 
 #[test]
@@ -160,9 +161,8 @@ fn weights_that_all_layers_share_come_first() {
             y = MatMul (h, C)
         }",
     );
-    let groups = check(&model, &x(&[2, 4], 2));
     let expected = [("x", true, 2), ("h", false, 1)];
-    assert_eq!(groups, expected.map(|(n, f, w)| (n.to_owned(), f, w)));
+    check_groups(&model, &x(&[2, 4], 2), &expected);
 }
 
 #[test]
@@ -192,9 +192,12 @@ fn bodies_and_what_they_capture() {
             ("c", Array::new(vec![], vec![c])),
         ])
     };
-    let groups = check(&model, &[set(1, true), set(2, false), set(3, true)]);
-    let expected = ["early", "b", "f"].map(|n| (n.to_owned(), false, 1));
-    assert_eq!(groups, expected);
+    let expected = [("early", false, 1), ("b", false, 1), ("f", false, 1)];
+    check_groups(
+        &model,
+        &[set(1, true), set(2, false), set(3, true)],
+        &expected,
+    );
     let unreached = Sites::of(&model).unwrap().unreached;
     let names: Vec<_> = unreached.iter().map(|&n| model.node_name(n)).collect();
     assert_eq!(names.iter().map(|n| &**n).collect::<Vec<_>>(), ["inner"]);
@@ -218,9 +221,8 @@ fn what_is_no_tensor_is_computed_again() {
             y = MatMul (f, C)
         }",
     );
-    let groups = check(&model, &x(&[2, 4], 2));
-    let expected = ["x", "c", "f"].map(|n| (n.to_owned(), false, 1));
-    assert_eq!(groups, expected);
+    let expected = [("x", false, 1), ("c", false, 1), ("f", false, 1)];
+    check_groups(&model, &x(&[2, 4], 2), &expected);
 }
 
 #[test]
@@ -314,9 +316,8 @@ fn calls_of_functions_are_run_as_they_are() {
             c = Tanh (b)
         }",
     );
-    let groups = check(&model, &x(&[2, 4], 2));
-    let expected = ["x", "b"].map(|n| (n.to_owned(), false, 1));
-    assert_eq!(groups, expected);
+    let expected = [("x", false, 1), ("b", false, 1)];
+    check_groups(&model, &x(&[2, 4], 2), &expected);
     assert_eq!(Sites::of(&model).unwrap().unreached.len(), 1);
 }
 

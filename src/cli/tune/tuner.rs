@@ -278,7 +278,7 @@ impl<'a> Tuner<'a> {
             self.folder.work(&format!("peaks-{peaks}.json")),
         );
         // It is compared by itself.
-        let made = quantize::make(&args, false, self.cx)?;
+        let made = quantize::make(&args, false, None, self.cx)?;
         Ok(made.summaries.first().and_then(|s| s.bits_per_weight()))
     }
 

@@ -22,7 +22,7 @@ fn loss(spec: &BlockSpec, importance: &[f32], rows: &[f32], scales: &[f32]) -> f
     let scaled: Vec<f32> = scaled.collect();
     let weights = divided(importance, scales);
     let rule = Rule {
-        method: Method::Mse,
+        method: BlockMethod::Mse,
         importance: Some(&weights),
     };
     let mut out = Buffers::new(spec, n, k, 0);

@@ -6,7 +6,7 @@ use crate::quant::{fit, lanes};
 /// Errors of each block of `x` as `out` stands for it, by the measure of the method.
 fn errors(
     spec: &BlockSpec,
-    method: Method,
+    method: BlockMethod,
     importance: &[f32],
     x: &[f32],
     out: &Buffers,
@@ -39,7 +39,7 @@ fn errors(
                 let off = f64::from(x[i]) - f64::from(decoded[i]);
                 let importance = if even { 1.0 } else { importance(i) };
                 match method {
-                    Method::Mse => {
+                    BlockMethod::Mse => {
                         f64::from(importance) * (root + f64::from(x[i]).abs()) * off * off
                     }
                     _ => off * off,
@@ -64,7 +64,7 @@ proptest! {
         if quantize_rows(&spec, matrix, rtn.out()).is_err() {
             return Ok(());
         }
-        for method in [Method::Mse, Method::Hqq] {
+        for method in [BlockMethod::Mse, BlockMethod::Hqq] {
             let rule = Rule { method, importance: Some(&weights) };
             let mut found = Buffers::new(&spec, n, k, 0);
             prop_assert!(quantize_rows_by(&spec, &rule, matrix, found.out()).is_ok());
@@ -110,11 +110,11 @@ fn errors_of_normal_numbers_fall() {
         let total = |method| {
             let mut out = Buffers::new(&spec, 64, 512, 0);
             quantize_rows_by(&spec, &Rule::of(method), matrix, out.out()).unwrap();
-            errors(&spec, Method::Mse, &[1.0; 512], &x, &out)
+            errors(&spec, BlockMethod::Mse, &[1.0; 512], &x, &out)
                 .iter()
                 .sum::<f64>()
         };
-        let ratio = total(Method::Mse) / total(Method::Rtn);
+        let ratio = total(BlockMethod::Mse) / total(BlockMethod::Rtn);
         assert!(ratio < part, "{spec:?}: {ratio}");
     }
 }
@@ -130,7 +130,7 @@ fn what_counts_is_kept() {
     let mut importance = vec![0.0; 48];
     (importance[5], importance[21], importance[40]) = (3.0, 1e-9, 1e20);
     let rule = Rule {
-        method: Method::Mse,
+        method: BlockMethod::Mse,
         importance: Some(&importance),
     };
     let mut out = Buffers::new(&spec, 2, 48, 0);
@@ -151,7 +151,7 @@ fn searches_of_the_bare_target() {
     let mut tile = [[0.0; 16]; 64];
     (0..64 * 16).for_each(|i| tile[i / 16][i % 16] = x[i]);
     for symmetric in [true, false] {
-        for method in [Method::Mse, Method::Hqq] {
+        for method in [BlockMethod::Mse, BlockMethod::Hqq] {
             let spec = BlockSpec::new(4, 64, symmetric, ScaleType::F16).unwrap();
             let mut ranges = lanes::Ranges::new();
             tile.iter().for_each(|x| ranges.add(x));

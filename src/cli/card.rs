@@ -1,0 +1,88 @@
+//! The model card of a folder: what it holds, where it comes from, and what was measured.
+
+use std::{fmt::Write, path::Path};
+
+use onnxq::{
+    Result,
+    eval::Evaluation,
+    onnx::{self, OpenOptions},
+    package::{SUMS, base_and_dtype},
+    report,
+};
+
+use super::{
+    context::{SOURCE_SHA256, recorded},
+    job::Done,
+    summary::Summary,
+    table::bytes,
+};
+
+/// The card of the models of `done`, which lie somewhere in the folder `staged`, in Markdown.
+///
+/// # Errors
+/// A model cannot be read again.
+pub(super) fn card(done: &Done, staged: &Path) -> Result<String> {
+    let mut text =
+        "---\nlibrary_name: transformers.js\ntags:\n- onnx\n- quantized\n---\n".to_owned();
+    let _ = writeln!(
+        text,
+        "# Quantized models\n\nMade by onnxq {}.\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    text += "| file | dtype | size | of the original | bits a weight | runs in |\n|---|---|--:|--:|--:|---|\n";
+    for summary in &done.summaries {
+        text += &row(summary);
+    }
+    text += "\n## Origin\n\n| file | made from | SHA-256 of that | by |\n|---|---|---|---|\n";
+    for summary in &done.summaries {
+        text += &origin(summary, staged)?;
+    }
+    text += "\n## Measured\n\n";
+    match &done.checked[..] {
+        [] => {
+            text += "Nothing was: `onnxq quantize --check TEXT` does that, for language models.\n"
+        }
+        checked => {
+            let texts: Vec<String> = checked.iter().map(measured).collect();
+            text += &texts.join("\n");
+        }
+    }
+    let _ = writeln!(
+        text,
+        "\n`onnxq verify .` checks the files of this folder, against {SUMS} too where that is there."
+    );
+    Ok(text)
+}
+
+fn row(summary: &Summary) -> String {
+    let name = summary.output_name();
+    let (before, after) = summary.sizes();
+    let bits = summary.bits_per_weight();
+    let bits = bits.map_or(String::new(), |b| format!("{b:.2}"));
+    let runs = summary.runs_from();
+    let runs = runs.map_or(String::new(), |t| format!("{t} and newer"));
+    let (_, dtype) = base_and_dtype(name.trim_end_matches(".onnx"));
+    format!(
+        "| `{name}` | {dtype} | {} | {:.1} % | {bits} | {runs} |\n",
+        bytes(after),
+        after as f64 / before.max(1) as f64 * 100.0
+    )
+}
+
+/// Where a model comes from, by its own record.
+fn origin(summary: &Summary, staged: &Path) -> Result<String> {
+    let name = summary.output_name();
+    let places = [staged.join(&name), staged.join("onnx").join(&name)];
+    let place = places.iter().find(|p| p.is_file()).unwrap_or(&places[0]);
+    let model = onnx::open(place, OpenOptions::default())?.model;
+    let sha = recorded(&model, SOURCE_SHA256).unwrap_or_default();
+    let source = summary.input_name();
+    let pipeline = summary.pipeline().replace('|', "\\|");
+    Ok(format!(
+        "| `{name}` | `{source}` | `{sha}` | `{pipeline}` |\n"
+    ))
+}
+
+fn measured(evaluation: &Evaluation) -> String {
+    format!("```text\n{}```\n", report::text(evaluation))
+}
