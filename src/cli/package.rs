@@ -15,6 +15,8 @@ use onnxq::{
 
 use super::context::is_folder;
 
+const CONFIG: &str = "config.json";
+
 /// What goes into a folder.
 #[derive(Args, Clone)]
 pub(crate) struct PackageArgs {
@@ -27,7 +29,7 @@ pub(crate) struct PackageArgs {
     #[arg(long)]
     no_config: bool,
     /// For -o DIR/: where models lie in it: in its folder `onnx`, where transformers.js looks, or beside the
-    /// configuration [default: as in the source; example: --layout onnx]
+    /// configuration [default: as in the source, or as they are there; example: --layout onnx]
     #[arg(long, value_name = "WHERE")]
     layout: Option<Layout>,
     /// For -o DIR/: replace files of the same name that are there already [example: --force]
@@ -67,10 +69,7 @@ impl PackageArgs {
             return self.check_unused().map(|()| None);
         };
         let source = Source::of(model)?;
-        let config = self
-            .config
-            .clone()
-            .unwrap_or(source.root.join("config.json"));
+        let config = self.config.clone().unwrap_or(source.root.join(CONFIG));
         if !self.no_config && !config.is_file() {
             return Err(Error::input(format!(
                 "there is no `{}`, which Optimum and transformers.js read: expected one there, --config FILE, or \
@@ -78,7 +77,8 @@ impl PackageArgs {
                 config.display()
             )));
         }
-        let in_onnx = self.layout.map_or(source.in_onnx, |l| l == Layout::Onnx);
+        let usual = source.in_onnx || output.join("onnx").is_dir();
+        let in_onnx = self.layout.map_or(usual, |l| l == Layout::Onnx);
         Ok(Some(Folder {
             args: self,
             staged: Staged::new(output, self.force)?,
@@ -172,12 +172,14 @@ impl Folder<'_> {
         if let Some(card) = card {
             write(&self.staged.place(Path::new("README.md"))?, card.as_bytes())?;
         }
-        if self.args.sums {
+        let target = self.staged.target();
+        if self.args.sums || target.join(SUMS).is_file() {
             let files = self.staged.files()?;
-            let sums = sums(self.staged.folder()?, &files)?;
-            write(&self.staged.place(Path::new(SUMS))?, sums.as_bytes())?;
+            let sums = sums(self.staged.folder()?, &files, target)?;
+            write(&self.staged.folder()?.join(SUMS), sums.as_bytes())?;
         }
-        self.staged.publish()?;
+        // Both tell of what is in the folder, so that they change with it.
+        self.staged.publish(&[Path::new(SUMS), Path::new(CONFIG)])?;
         Ok(text)
     }
 
@@ -190,7 +192,7 @@ impl Folder<'_> {
     /// Copies the files that come along; how many there are, and their bytes.
     fn companions(&self, models: &[LoaderConfig]) -> Result<(usize, u64)> {
         let mut names = self.source.companions()?;
-        let config = Path::new("config.json");
+        let config = Path::new(CONFIG);
         names.retain(|n| n != config);
         let mut bytes = 0;
         for name in &names {
@@ -200,7 +202,6 @@ impl Folder<'_> {
         }
         let content = self.config(models)?;
         bytes += content.len() as u64;
-        // It tells of what is in the folder, so that it changes with it.
         write(&self.staged.folder()?.join(config), &content)?;
         Ok((names.len() + 1, bytes))
     }
@@ -216,12 +217,12 @@ impl Folder<'_> {
 
     /// The `config.json` of the folder.
     fn config(&self, models: &[LoaderConfig]) -> Result<Vec<u8>> {
-        let there = self.staged.target().join("config.json");
+        let there = self.staged.target().join(CONFIG);
         let keeps = there.is_file() && self.args.config.is_none();
         let from = match (&self.args.config, keeps) {
             (Some(given), _) => given.clone(),
             (None, true) => there,
-            (None, false) => self.source.root.join("config.json"),
+            (None, false) => self.source.root.join(CONFIG),
         };
         let content = read(&from)?;
         if !self.in_onnx {

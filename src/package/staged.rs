@@ -129,19 +129,20 @@ impl Staged {
         Ok(found)
     }
 
-    /// Gives everything its place. A target that did not exist appears in one step; into one that did, files
+    /// Gives everything its place. Files in `updated` may take the place of older ones. A target that did not exist appears in one step; into one that did, files
     /// are moved one by one, each whole, models after their side files.
     ///
     /// # Errors
     /// A file has appeared there meanwhile, or the folder is not writable.
-    pub fn publish(self) -> Result<()> {
+    pub fn publish(self, updated: &[&Path]) -> Result<()> {
         let at = |e| Error::io(format!("cannot write `{}`", self.target.display()), e);
         if !self.target.exists() {
             return fs::rename(self.folder()?, &self.target).map_err(at);
         }
         let mut files = self.files()?;
         files.sort_by_key(|f| f.extension().is_some_and(|e| e == "onnx"));
-        files.iter().try_for_each(|f| self.check(f))?;
+        let kept = files.iter().filter(|f| !updated.contains(&f.as_path()));
+        kept.into_iter().try_for_each(|f| self.check(f))?;
         for file in files {
             let target = self.target.join(&file);
             if let Some(parent) = target.parent() {
@@ -187,7 +188,7 @@ mod tests {
         assert_eq!(names(&dir.path().join("a")), [""; 0]);
         let staged = Staged::new(&target, false).unwrap();
         fs::write(staged.place(Path::new("onnx/model.onnx")).unwrap(), "1").unwrap();
-        staged.publish().unwrap();
+        staged.publish(&[]).unwrap();
         assert_eq!(fs::read(target.join("onnx/model.onnx")).unwrap(), b"1");
     }
 
@@ -201,7 +202,7 @@ mod tests {
         drop(staged);
         let staged = Staged::new(dir.path(), true).unwrap();
         fs::write(staged.place(Path::new("model.onnx")).unwrap(), "new").unwrap();
-        staged.publish().unwrap();
+        staged.publish(&[]).unwrap();
         assert_eq!(fs::read(dir.path().join("model.onnx")).unwrap(), b"new");
         assert_eq!(names(dir.path()), ["model.onnx", "other"]);
     }

@@ -18,19 +18,24 @@ use crate::{
 /// The name of the file.
 pub const SUMS: &str = "SHA256SUMS";
 
-/// The content of `SHA256SUMS` for these files, which are relative to `folder`.
+/// The content of `SHA256SUMS` for these files, which are relative to `folder`, and for those that the one in
+/// `before` tells of.
 ///
 /// # Errors
-/// One of them cannot be read.
-pub fn sums(folder: &Path, files: &[PathBuf]) -> Result<String> {
+/// One of them cannot be read, or `SHA256SUMS` in `before` is malformed.
+pub fn sums(folder: &Path, files: &[PathBuf], before: &Path) -> Result<String> {
+    let name = |file: &Path| file.to_string_lossy().replace('\\', "/");
     let digest = |file: &PathBuf| -> Result<(String, String)> {
         let sum = sha256(&SourceFile::open(&folder.join(file))?)?;
-        Ok((file.to_string_lossy().replace('\\', "/"), sum))
+        Ok((name(file), sum))
     };
-    let sums = files
-        .par_iter()
-        .map(digest)
-        .collect::<Result<BTreeMap<_, _>>>()?;
+    let before = recorded(before)?.unwrap_or_default();
+    let mut sums: BTreeMap<String, String> = before
+        .into_iter()
+        .map(|(file, sum)| (name(&file), sum))
+        .collect();
+    let new = files.par_iter().map(digest).collect::<Result<Vec<_>>>()?;
+    sums.extend(new);
     let mut text = String::new();
     for (file, sum) in sums {
         let _ = writeln!(text, "{sum}  {file}");
