@@ -326,7 +326,7 @@ fn model_path(path: &Path) -> Result<PathBuf> {
     match &models(path)?[..] {
         [one] => Ok(one.clone()),
         several => Err(Error::input(format!(
-            "folder `{}` holds {} models, and none is model.onnx; expected the path of one:\n{}",
+            "folder `{}` holds {} models, and none is model.onnx; expected the path of one: {}",
             path.display(),
             several.len(),
             listed(several)
@@ -334,13 +334,13 @@ fn model_path(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// One model a line.
+/// Their paths, as a part of a sentence.
 pub(crate) fn listed(models: &[PathBuf]) -> String {
-    let lines: Vec<String> = models
+    let paths: Vec<String> = models
         .iter()
-        .map(|m| format!("  {}", m.display()))
+        .map(|m| format!("`{}`", m.display()))
         .collect();
-    lines.join("\n")
+    paths.join(", ")
 }
 
 /// Whether `-o` means a folder: it is one, or is written as one.

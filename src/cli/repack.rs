@@ -135,7 +135,7 @@ impl RepackArgs {
         };
         if models.len() > 1 && !is_folder(&self.output) {
             return Err(Error::input(format!(
-                "`{}` holds {} models, and -o `{}` is one file; expected a folder (`{}/`), or one of them:\n{}",
+                "`{}` holds {} models, and -o `{}` is one file; expected a folder (`{}/`), or one of them: {}",
                 self.model.display(),
                 models.len(),
                 self.output.display(),

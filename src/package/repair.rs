@@ -1,7 +1,7 @@
 //! Finds the side files of a model that are not where it says.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -172,17 +172,17 @@ impl Around<'_> {
         {
             return;
         }
-        let mut by_size: HashMap<u64, Vec<usize>> = HashMap::new();
-        for &at in &files {
-            by_size.entry(self.candidates[at].len).or_default().push(at);
-        }
-        let one = |side: &SideFile| match by_size.get(&side.bytes).map(Vec::as_slice) {
-            Some([at]) => Some((*at, BY_SIZE)),
-            _ => None,
+        // Those of the right size stay, and each of the others has to be the only one left of its size.
+        let len = |at: usize| self.candidates[at].len;
+        let moved = |i: &usize| len(files[*i]) != needed[*i].bytes;
+        let moved: Vec<usize> = (0..needed.len()).filter(moved).collect();
+        let one = |&i: &usize| {
+            let mut fit = moved.iter().filter(|&&j| len(files[j]) == needed[i].bytes);
+            Some((i, files[*fit.next()?])).filter(|_| fit.next().is_none())
         };
-        let order: Option<Vec<_>> = needed.iter().map(one).collect();
-        if let Some(order) = order {
-            found.iter_mut().zip(order).for_each(|(f, o)| *f = Some(o));
+        let order: Option<Vec<(usize, usize)>> = moved.iter().map(one).collect();
+        for (i, at) in order.into_iter().flatten() {
+            found[i] = Some((at, BY_SIZE));
         }
     }
 

@@ -104,7 +104,7 @@ impl QuantizeArgs {
         match alone.iter().find(|(given, _)| *given && models.len() > 1) {
             None => Ok(models),
             Some((_, option)) => Err(Error::input(format!(
-                "{option} is for one model, and folder `{}` holds {}; expected a folder for -o, or the path of one:\n{}",
+                "{option} is for one model, and folder `{}` holds {}; expected a folder for -o, or the path of one: {}",
                 path.display(),
                 models.len(),
                 listed(&models)
