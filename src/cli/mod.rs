@@ -3,6 +3,7 @@
 mod bench;
 mod calibrate;
 mod check;
+mod completions;
 mod context;
 mod diff;
 mod engine_args;
@@ -13,6 +14,7 @@ mod half;
 mod inspect;
 mod instruments;
 mod job;
+mod man;
 mod opt;
 mod passes;
 mod quantize;
@@ -67,6 +69,8 @@ enum Command {
     Tune(Box<tune::TuneArgs>),
     Bench(bench::BenchArgs),
     Engines(engines::EnginesArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// How a command that did its work ends.
@@ -94,6 +98,8 @@ pub(crate) fn run() -> Result<ExitStatus> {
         Command::Tune(args) => tune::run(args, &cx),
         Command::Bench(args) => bench::run(args, &cx),
         Command::Engines(args) => engines::run(args, &cx),
+        Command::Completions(args) => completions::run(args, &cx),
+        Command::Man(args) => man::run(args, &cx),
     }
 }
 
