@@ -1,4 +1,4 @@
-"""What the command and docs/eval-json.md say that there is, to compare the interfaces in other languages with."""
+"""What the command and docs/eval-json.md say that there is, for tests of other interfaces."""
 
 from __future__ import annotations
 
