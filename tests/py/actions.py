@@ -1,7 +1,7 @@
 """Runs a composite action as GitHub's runner does, as far as ours needs it.
 
-`${{ }}` expressions are names of contexts, compared with `==` and `!=` and joined with `&&`. Steps of other actions
-(`uses`) are not run: the caller says what they put out.
+`${{ }}` expressions are names of contexts, compared with `==` and `!=` and joined with `&&`. Steps of
+other actions (`uses`) are not run: the caller says what they put out.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class Action:
     def script(self, step: dict, number: int, contexts: dict[str, str], workspace: Path, done: Finished):
         """Runs the script of a step; returns its outputs."""
         assert step["shell"] == "bash", "a composite action has to name the shell"
-        files = {name: self.temporary / f"{name}{number}" for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
+        files = {
+            name: self.temporary / f"{name}{number}" for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")
+        }
         for file in files.values():
             file.touch()
         script = self.temporary / f"step{number}.sh"
