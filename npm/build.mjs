@@ -5,8 +5,8 @@
 // `onnxq`, and `@onnxq/PLATFORM` for each binary; without any, target/release/onnxq for the platform that this runs on.
 // The version is that of Cargo.toml. OUT gets a folder and a tarball of each.
 import { execFileSync } from "node:child_process";
-import { chmodSync, copyFileSync, cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { chmodSync, copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
@@ -37,6 +37,10 @@ function writePackage(folder, description) {
   copyFileSync(join(ROOT, "LICENSE"), join(folder, "LICENSE"));
 }
 
+function programName(platform) {
+  return platform.startsWith("win32") ? "onnxq.exe" : "onnxq";
+}
+
 function mainPackage(out, version) {
   const folder = join(out, "onnxq");
   rmSync(folder, { recursive: true, force: true });
@@ -51,7 +55,7 @@ function mainPackage(out, version) {
 function platformPackage(out, version, platform, binary) {
   const folder = join(out, `onnxq-${platform}`);
   rmSync(folder, { recursive: true, force: true });
-  const name = `onnxq${platform.startsWith("win32") ? ".exe" : ""}`;
+  const name = programName(platform);
   writePackage(folder, {
     name: `@onnxq/${platform}`,
     version,
@@ -75,15 +79,19 @@ function pack(folder, out) {
   return execFileSync(windows ? "npm.cmd" : "npm", args, { encoding: "utf8", shell: windows }).trim();
 }
 
-const [out, ...given] = process.argv.slice(2);
-if (!out) fail("usage: node npm/build.mjs OUT [PLATFORM=BINARY ...]");
+const [folder, ...given] = process.argv.slice(2);
+if (!folder) fail("usage: node npm/build.mjs OUT [PLATFORM=BINARY ...]");
+// npm takes `out/onnxq` for a repository.
+const out = resolve(folder);
 const host = `${process.platform}-${process.arch}`;
-const pairs = given.length ? given : [`${host}=${join(ROOT, "target", "release", "onnxq")}`];
-const number = version();
-const folders = [mainPackage(out, number)];
-for (const pair of pairs) {
+const built = join(ROOT, "target", "release", programName(host));
+const binaries = (given.length ? given : [`${host}=${built}`]).map((pair) => {
   const [platform, binary] = [pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1)];
   if (!(platform in PLATFORMS)) fail(`platform in \`${pair}\`, expected one of ${Object.keys(PLATFORMS).join(", ")}`);
-  folders.push(platformPackage(out, number, platform, binary));
-}
-for (const folder of folders) process.stdout.write(`${join(out, pack(folder, out))}\n`);
+  if (!existsSync(binary)) fail(`there is no binary \`${binary}\`; cargo build --release makes one for this platform`);
+  return [platform, binary];
+});
+const number = version();
+const folders = [mainPackage(out, number)];
+for (const [platform, binary] of binaries) folders.push(platformPackage(out, number, platform, binary));
+for (const assembled of folders) process.stdout.write(`${join(out, pack(assembled, out))}\n`);

@@ -39,12 +39,12 @@ def host() -> str:
 def packed(binary, tmp_path_factory) -> dict[str, Path]:
     """The tarballs of the two packages that this machine needs."""
     node_program("npm")
-    out = tmp_path_factory.mktemp("npm")
+    folder = tmp_path_factory.mktemp("npm")
     script = harness.REPOSITORY / "npm" / "build.mjs"
     pair = f"{host()}={binary}"
-    done = subprocess.run(
-        [node_program("node"), script, out, pair], capture_output=True, text=True, check=True
-    )
+    # A relative folder, which npm would take for a repository.
+    command = [node_program("node"), script, "out", pair]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     tarballs = [Path(line) for line in done.stdout.splitlines()]
     return dict(zip(["onnxq", "platform"], tarballs, strict=True))
 
@@ -130,12 +130,14 @@ def test_packages(packed):
     assert files["bin/onnxq"] & 0o111
 
 
-def test_unknown_platform(tmp_path):
+@pytest.mark.parametrize(("pair", "said"), [("beos-x64=onnxq", "linux-x64"), ("linux-x64=absent", "absent")])
+def test_what_cannot_be_packed(pair, said, tmp_path):
     script = harness.REPOSITORY / "npm" / "build.mjs"
-    command = [node_program("node"), script, tmp_path, "beos-x64=onnxq"]
+    command = [node_program("node"), script, tmp_path / "out", pair]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "beos-x64" in done.stderr
+    assert said in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_npx(app):
