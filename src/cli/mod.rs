@@ -4,6 +4,7 @@ mod bench;
 mod calibrate;
 mod card;
 mod check;
+mod completions;
 mod context;
 mod diff;
 mod engine_args;
@@ -14,6 +15,7 @@ mod half;
 mod inspect;
 mod instruments;
 mod job;
+mod man;
 mod opt;
 mod package;
 mod passes;
@@ -74,6 +76,8 @@ enum Command {
     Tune(Box<tune::TuneArgs>),
     Bench(bench::BenchArgs),
     Engines(engines::EnginesArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// How a command that did its work ends.
@@ -103,6 +107,8 @@ pub(crate) fn run() -> Result<ExitStatus> {
         Command::Tune(args) => tune::run(args, &cx),
         Command::Bench(args) => bench::run(args, &cx),
         Command::Engines(args) => engines::run(args, &cx),
+        Command::Completions(args) => completions::run(args, &cx),
+        Command::Man(args) => man::run(args, &cx),
     }
 }
 
