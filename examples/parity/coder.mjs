@@ -10,7 +10,7 @@ const PROBE_EVERY = 256;
 const ONE = 65536;
 
 export function stepFor(epsilon) {
-  return Math.max(0.125, 2 ** Math.ceil(Math.log2(16 * epsilon)));
+  return Math.max(0.5, 2 ** Math.ceil(Math.log2(16 * epsilon)));
 }
 
 export function frequencies(step) {
@@ -164,8 +164,23 @@ function* readVarints(data) {
 
 function sum(values, begin, end) {
   let total = 0;
-  for (let i = begin; i < Math.min(end, values.length); i++) total += values[i];
+  const last = Math.min(end, values.length);
+  for (let i = begin; i < last; i++) total += values[i];
   return total;
+}
+
+/** exp of logits, up to a factor, and never 0; null when some are not finite. Plain loops: vocabularies are large. */
+function positive(logits) {
+  let most = -Infinity;
+  let total = 0;
+  for (const x of logits) {
+    total += x;
+    if (x > most) most = x;
+  }
+  if (!Number.isFinite(total)) return null;
+  const weights = new Float64Array(logits.length);
+  for (let i = 0; i < logits.length; i++) weights[i] = Math.exp(Math.max(logits[i] - most, -DEPTH));
+  return weights;
 }
 
 /** Codes tokens one by one; `coder` writes them, or reads them. */
@@ -181,11 +196,8 @@ export class TokenCoder {
 
   /** Codes `token`, or finds it. */
   code(logits, token = 0) {
-    const most = logits.reduce((a, b) => Math.max(a, b), -Infinity);
-    if (!logits.every(Number.isFinite)) {
-      throw new Miss(`token ${this.tokens}: the model gives logits that are not finite`);
-    }
-    const weights = Float64Array.from(logits, (x) => Math.exp(Math.max(x - most, -DEPTH)));
+    const weights = positive(logits);
+    if (!weights) throw new Miss(`token ${this.tokens}: the model gives logits that are not finite`);
     const found = this.walk(weights, token);
     this.tokens++;
     if (this.tokens % PROBE_EVERY === 0) {

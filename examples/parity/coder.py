@@ -42,8 +42,8 @@ class MissError(Exception):
 
 
 def step_for(epsilon: float) -> float:
-    """The smallest power of two, at least 1/8, of which a boundary's surroundings are a quarter at most."""
-    return max(0.125, 2.0 ** math.ceil(math.log2(16 * epsilon)))
+    """The smallest power of two, at least 1/2, of which a boundary's surroundings are a quarter at most."""
+    return max(0.5, 2.0 ** math.ceil(math.log2(16 * epsilon)))
 
 
 def frequencies(step: float) -> list[int]:

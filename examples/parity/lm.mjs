@@ -60,7 +60,8 @@ export class CausalLm {
 
   /** Name, type and axes of every input and output, one line each. */
   interface() {
-    const line = (kind) => (item) => `${kind} ${item.name} ${item.type}[${item.shape.join(",")}]`;
+    const axes = (shape) => shape.map((axis) => (axis === "" ? "?" : axis)).join(",");
+    const line = (kind) => (item) => `${kind} ${item.name} ${item.type}[${axes(item.shape)}]`;
     const { inputMetadata, outputMetadata } = this.session;
     return [...inputMetadata.map(line("input")), ...outputMetadata.map(line("output"))];
   }

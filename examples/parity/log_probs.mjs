@@ -36,6 +36,12 @@ function references(logProbs, ids) {
   return { shape: [rows], data };
 }
 
+/** The model file comes first; onnxq has the others in the order in which the model names them. */
+function sameFiles(a, b) {
+  const key = ([model, ...data]) => [model, ...data.sort()].join();
+  return key(a) === key(b);
+}
+
 async function main() {
   const options = { runtime: { type: "string", default: "web" }, tokenizer: { type: "string" } };
   const { values, positionals } = parseArgs({ options, allowPositionals: true });
@@ -43,8 +49,8 @@ async function main() {
   if (!out) throw new Mismatch("usage: node log_probs.mjs MODEL SAVED OUT [--runtime web|node] [--tokenizer FILE]");
   const { metadata, tensors } = read(saved);
   const model = await loadModel(path, values.runtime);
-  if (model.hashes[0] !== metadata.model_sha256) {
-    throw new Mismatch(`the model's SHA-256 is ${model.hashes[0]}, expected ${metadata.model_sha256} of \`${saved}\``);
+  if (!sameFiles(model.hashes, metadata.model_sha256.split("+"))) {
+    throw new Mismatch(`the model's SHA-256 is ${model.hashes.join("+")}, expected ${metadata.model_sha256} of \`${saved}\``);
   }
   const result = new Map();
   for (let i = 0; tensors.has(`tokens.${i}`); i++) {
@@ -54,10 +60,10 @@ async function main() {
     result.set(`reference.${i}`, references(logProbs, tokens.data));
     result.set(`log_probs.${i}`, logProbs);
   }
-  const own = { engine: model.runtime, data_sha256: model.hashes.slice(1).join(" ") };
+  const own = { engine: model.runtime };
   if (values.tokenizer) own.tokenizer_sha256 = sha256(fs.readFileSync(values.tokenizer));
   write(out, { ...metadata, ...own }, result);
-  console.log([...model.interface(), `sha256 ${model.hashes.join(" ")}`, `runtime ${model.runtime}`].join("\n"));
+  console.log([...model.interface(), `sha256 ${model.hashes.join("+")}`, `runtime ${model.runtime}`].join("\n"));
 }
 
 command(main);
