@@ -35,12 +35,17 @@ function openTokenizer(file) {
   return new Tokenizer(JSON.parse(fs.readFileSync(file, "utf8")), { clean_up_tokenization_spaces: false });
 }
 
+function textOf(tokenizer, tokens) {
+  // It takes no empty list.
+  return tokens.length ? tokenizer.decode(tokens, { skip_special_tokens: false }) : "";
+}
+
 async function encode(path, source, target, values) {
   const model = await loadModel(path, values.runtime);
   const tokenizer = openTokenizer(values.tokenizer);
   const text = fs.readFileSync(source, "utf8");
   const tokens = tokenizer.encode(text, { add_special_tokens: false }).ids;
-  if (tokenizer.decode(tokens, { skip_special_tokens: false }) !== text) {
+  if (textOf(tokenizer, tokens) !== text) {
     throw new Mismatch("the tokenizer does not give the text back");
   }
   const [epsilon, window, lanes, start] = ["epsilon", "window", "lanes", "start"].map((key) => Number(values[key]));
@@ -77,7 +82,7 @@ async function decode(path, source, target, values) {
   const floats = Array.from({ length: probes.length / 4 }, (_, i) => probes.readFloatLE(4 * i));
   const coder = new TokenCoder(new Decoder(payload), rounding, floats);
   const tokens = await run(model, header, coder, Array(header.tokens).fill(0));
-  const text = openTokenizer(values.tokenizer).decode(tokens, { skip_special_tokens: false });
+  const text = textOf(openTokenizer(values.tokenizer), tokens);
   const found = sha256(text);
   if (found !== header.text_sha256) {
     throw new Miss(`the text's SHA-256 is ${found}, expected ${header.text_sha256}: ${beyond(header)}`);
