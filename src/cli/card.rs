@@ -84,5 +84,11 @@ fn origin(summary: &Summary, staged: &Path) -> Result<String> {
 }
 
 fn measured(evaluation: &Evaluation) -> String {
-    format!("```text\n{}```\n", report::text(evaluation))
+    let mut evaluation = evaluation.clone();
+    // Where the text lies here is nobody's business.
+    let name = Path::new(&evaluation.input.source).file_name();
+    if let Some(name) = name.map(|n| n.to_string_lossy().into_owned()) {
+        evaluation.input.source = name;
+    }
+    format!("```text\n{}```\n", report::text(&evaluation))
 }

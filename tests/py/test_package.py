@@ -136,7 +136,8 @@ def test_card_tells_what_was_measured(source, onnxq):
     card = (onnxq.dir / "out" / "README.md").read_text()
     report = json.loads((onnxq.dir / "report.json").read_text())
     [model] = report["check"]["models"]
-    assert f"{model['divergence']['kld']['mean']['value']:.5f}" in card
+    assert f"mean KLD                         {model['divergence']['kld']['mean']['value']:.3g} ±" in card
+    assert str(TINYLM) not in card
     assert harness.sha256(source / "onnx" / "model.onnx") in card
     assert f"{report['bits_per_weight']:.2f}" in card
     onnxq.ok("quantize", "source", "-o", "bare/", "--card")
