@@ -1,5 +1,6 @@
 // node chromium.mjs FOLDER COUNT PROMPT...
-// Greedy text in a page of a headless Chromium, as JSON. CHROMIUM names the program, by default `chromium`.
+// Greedy text in a page of a headless Chromium, as JSON. CHROMIUM names the program, by default `chromium`;
+// ASYNCIFY=1 takes the build of ONNX Runtime that transformers.js loads by itself.
 import { spawn } from "node:child_process";
 import fs from "node:fs";
 import os from "node:os";
@@ -35,7 +36,7 @@ function visit(server, url, profile) {
 async function main([folder, count, ...prompts]) {
   if (!prompts.length) throw new Error("usage: node chromium.mjs FOLDER COUNT PROMPT...");
   const server = await serve(folder, 0, (result) => server.emit("result", result));
-  const job = encodeURIComponent(JSON.stringify({ prompts, count: Number(count) }));
+  const job = encodeURIComponent(JSON.stringify({ prompts, count: Number(count), asyncify: process.env.ASYNCIFY === "1" }));
   const profile = fs.mkdtempSync(path.join(os.tmpdir(), "chromium-"));
   const page = visit(server, `http://localhost:${server.address().port}/?job=${job}`, profile);
   try {

@@ -14,6 +14,9 @@ pub enum Runtime {
     OnnxRuntime,
     /// ONNX Runtime compiled to WebAssembly: the kernels are those of the CPU.
     OnnxRuntimeWeb,
+    /// The build of it that can wait for WebGPU (`ort-wasm-simd-threaded.asyncify.wasm`), on the CPU: pages that
+    /// import transformers.js load it. It lacks some of the kernels.
+    OnnxRuntimeWebAsyncify,
     /// ONNX Runtime on WebGPU, in the browser or native.
     OnnxRuntimeWebGpu,
     /// ONNX Runtime on CUDA.
@@ -50,6 +53,12 @@ const RUNTIMES: &[Entry] = &[
         minors: (17, 31),
     },
     Entry {
+        runtime: Runtime::OnnxRuntimeWebAsyncify,
+        names: &["onnxruntime-web-asyncify", "asyncify"],
+        major: 1,
+        minors: (26, 31),
+    },
+    Entry {
         runtime: Runtime::OnnxRuntimeWebGpu,
         names: &["onnxruntime-webgpu", "webgpu"],
         major: 1,
@@ -83,11 +92,11 @@ const RUNTIMES: &[Entry] = &[
 
 /// Programs that ship a runtime: name, major version, and what it ships. The newest is last.
 const SHIPS: &[(&str, u16, Runtime, Version)] = &[
-    // transformers.js 4.2 depends on a 1.26 development build of onnxruntime-web.
+    // transformers.js 4.2 depends on a 1.26 development build of onnxruntime-web, 4.3 on one of 1.31.
     (
         "transformers.js",
         4,
-        Runtime::OnnxRuntimeWeb,
+        Runtime::OnnxRuntimeWebAsyncify,
         Version {
             major: 1,
             minor: 26,
@@ -134,7 +143,8 @@ impl Runtime {
 
     /// Whether its kernels are those of ONNX Runtime's CPU.
     pub fn has_cpu_kernels(self) -> bool {
-        matches!(self, Runtime::OnnxRuntime | Runtime::OnnxRuntimeWeb)
+        use Runtime::{OnnxRuntime, OnnxRuntimeWeb, OnnxRuntimeWebAsyncify};
+        matches!(self, OnnxRuntime | OnnxRuntimeWeb | OnnxRuntimeWebAsyncify)
     }
 
     pub(super) fn from_name(name: &str) -> Option<Runtime> {

@@ -28,8 +28,8 @@ fn names_and_versions() {
         ("ort@1.20.1", "onnxruntime@1.20"),
         ("onnxruntime", "onnxruntime@1.31"),
         ("webgpu", "onnxruntime-webgpu@1.31"),
-        ("transformers.js", "onnxruntime-web@1.26"),
-        ("transformers.js@4.2", "onnxruntime-web@1.26"),
+        ("transformers.js", "onnxruntime-web-asyncify@1.26"),
+        ("transformers.js@4.2", "onnxruntime-web-asyncify@1.26"),
         ("rten, tract,rten", "rten@0.27, tract@0.23"),
     ] {
         assert_eq!(targets(text).to_string(), expected, "{text}");

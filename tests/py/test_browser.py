@@ -24,7 +24,6 @@ import web_folder
 TINYLM = harness.REPOSITORY / "testdata" / "tinylm"
 PROMPTS = ["The owl", "Dear Tom", "Question: what does a hen say?", "Count by two from four: four, six,"]
 COUNT = 24
-CHUNKS = 3
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +45,9 @@ def in_node(examples: Path, folder: Path, prompts: list[str], count: int = COUNT
 
 
 def in_page(
-    examples: Path, chromium: str, folder: Path, prompts: list[str], count: int = COUNT
+    examples: Path, chromium: str, folder: Path, prompts: list[str], count: int = COUNT, **env: str
 ) -> list[list[int]]:
-    said = json.loads(node.ok(examples / "chromium.mjs", folder, count, *prompts, CHROMIUM=chromium))
+    said = json.loads(node.ok(examples / "chromium.mjs", folder, count, *prompts, CHROMIUM=chromium, **env))
     print(f"page: transformers.js {said['version']}, {said['seconds']:.1f} s")
     return [item["ids"] for item in said["results"]]
 
@@ -100,15 +99,11 @@ def tell(dtype: str, prompts: list[str], texts: list[list[int]], of_float: list[
 
 @pytest.fixture(scope="module")
 def tinylm(binary, tmp_path_factory) -> dict[str, tuple[Path, Path]]:
-    """A folder for each dtype, with its weights in three chunks, and the model that it was made of."""
+    """A folder for each dtype, and the model in it."""
     onnxq = harness.Onnxq(binary, tmp_path_factory.mktemp("tinylm"))
-    onnxq.ok("quantize", TINYLM / "model.onnx", "--dtype", "fp16,q4,q4f16,int8", "-o", f"{onnxq.dir}/")
-    shutil.copyfile(TINYLM / "model.onnx", onnxq.dir / "model.onnx")
-    result = {}
-    for dtype in ("fp32", "fp16", "q4", "q4f16", "int8"):
-        model = onnxq.dir / f"model{web_folder.SUFFIXES[dtype]}.onnx"
-        result[dtype] = (model, web_folder.write(onnxq.dir / dtype, model, dtype, CHUNKS, TINYLM))
-    return result
+    # The largest weight is the table, of 1 MB in float.
+    chunks = {"fp32": "1.1MB", "fp16": "0.6MB", "q4": "250KB", "q4f16": "200KB", "int8": "300KB"}
+    return {dtype: web_folder.make(onnxq, TINYLM, dtype, chunk) for dtype, chunk in chunks.items()}
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "q4", "q4f16", "int8"])
@@ -118,6 +113,19 @@ def test_tinylm_writes_the_same_everywhere(dtype, tinylm, examples, chromium):
     assert in_node(examples, folder, PROMPTS) == wanted
     assert in_page(examples, chromium, folder, PROMPTS) == wanted
     tell(dtype, PROMPTS, wanted, greedy(TINYLM / "model.onnx", TINYLM, PROMPTS))
+
+
+@pytest.mark.parametrize("dtype", ["q4", "q4f16"])
+def test_the_build_that_transformers_js_loads(dtype, binary, tmp_path, examples, chromium):
+    """It has no kernel for GatherBlockQuantized; --target says so, and tables are then read by other operators."""
+    onnxq = harness.Onnxq(binary, tmp_path)
+    model, folder = web_folder.make(onnxq, TINYLM, dtype, "250KB", "--target=transformers.js@4")
+    assert in_page(examples, chromium, folder, PROMPTS, ASYNCIFY="1") == greedy(model, TINYLM, PROMPTS)
+    _, usual = web_folder.make(onnxq, TINYLM, dtype, "250KB")
+    done = node.run(examples / "chromium.mjs", usual, 1, "x", CHROMIUM=chromium, ASYNCIFY="1")
+    assert (done.status, "GatherBlockQuantized" in done.err) == (1, True), done.describe()
+    done = onnxq("verify", usual, "--target", "transformers.js@4")
+    assert (done.status, "GatherBlockQuantized" in done.out) == (1, True), done.describe()
 
 
 def test_a_missing_chunk_is_told(tinylm, examples, chromium, tmp_path):
@@ -135,7 +143,8 @@ def test_a_chunk_under_another_name_is_told(tinylm, examples, chromium, tmp_path
     for path in (folder / "onnx").iterdir():
         path.rename(path.with_name(path.name.replace("_q4", "")))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config["transformers.js_config"] = {"dtype": "fp32", "use_external_data_format": {"model.onnx": CHUNKS}}
+    chunks = len(list((folder / "onnx").glob("*_data*")))
+    config["transformers.js_config"] = {"dtype": "fp32", "use_external_data_format": {"model.onnx": chunks}}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     for script in ("node.mjs", "chromium.mjs"):
         done = node.run(examples / script, folder, 1, "x", CHROMIUM=chromium)
@@ -152,9 +161,9 @@ SMOLLM2_COUNT = 8  # a token takes WASM about a second on two cores
 def test_smollm2_writes_the_same_everywhere(dtype, real_model, onnxq, examples, chromium):
     source = real_model("smollm2")
     beside = web_folder.smollm2_side_files(onnxq.dir / "beside")
-    onnxq.ok("quantize", source, "--dtype", dtype, "-o", "model.onnx")
-    folder = web_folder.write(onnxq.dir / dtype, onnxq.dir / "model.onnx", dtype, CHUNKS, beside)
-    wanted = greedy(onnxq.dir / "model.onnx", beside, SMOLLM2_PROMPTS, SMOLLM2_COUNT)
+    (beside / "model.onnx").symlink_to(source)
+    model, folder = web_folder.make(onnxq, beside, dtype, "40MB")
+    wanted = greedy(model, beside, SMOLLM2_PROMPTS, SMOLLM2_COUNT)
     assert in_node(examples, folder, SMOLLM2_PROMPTS, SMOLLM2_COUNT) == wanted
     assert in_page(examples, chromium, folder, SMOLLM2_PROMPTS, SMOLLM2_COUNT) == wanted
     tell(dtype, SMOLLM2_PROMPTS, wanted, greedy(source, beside, SMOLLM2_PROMPTS, SMOLLM2_COUNT))

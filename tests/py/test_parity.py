@@ -32,7 +32,7 @@ def examples(tmp_path_factory) -> Path:
 def models(binary, tmp_path_factory) -> dict[str, Path]:
     """tinylm in every form, by dtype."""
     onnxq = harness.Onnxq(binary, tmp_path_factory.mktemp("tinylm"))
-    onnxq.ok("quantize", TINYLM / "model.onnx", "--dtype", "fp16,q4,q4f16,int8", "-o", f"{onnxq.dir}/")
+    onnxq.ok("quantize", TINYLM / "model.onnx", "--dtype", "fp16,q4,q4f16,int8", "-o", f"{onnxq.dir}/", "--no-config")
     quantized = {d: onnxq.dir / f"model{web_folder.SUFFIXES[d]}.onnx" for d in ("fp16", "q4", "q4f16", "int8")}
     return {"fp32": TINYLM / "model.onnx"} | quantized
 
@@ -83,9 +83,9 @@ def test_log_probs(bound: Bound, models, examples, onnxq, saved):
 
 def test_log_probs_of_chunks(models, examples, onnxq, saved):
     """The same model with its weights in three files: the same numbers to the bit."""
-    folder = web_folder.write(onnxq.dir / "folder", models["q4"], "q4", 3, TINYLM)
+    model, _ = web_folder.make(onnxq, TINYLM, "q4", "250KB")
     whole, chunked = onnxq.dir / "whole.safetensors", onnxq.dir / "chunked.safetensors"
-    for model, target in ((models["q4"], whole), (folder / "onnx" / "model_q4.onnx", chunked)):
+    for model, target in ((models["q4"], whole), (model, chunked)):
         save(onnxq, model, saved, windows=1)
         node.ok(examples / "log_probs.mjs", model, saved, target)
     done = node.run(examples / "compare.mjs", whole, chunked)

@@ -1,4 +1,4 @@
-"""Folders as transformers.js reads them: `onnx/model_q4.onnx` with chunks of external data, and a config."""
+"""Folders as transformers.js reads them, with weights in chunks."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
-import onnx
-
 import fetch
+import harness
 
-SUFFIXES = {"fp32": "", "fp16": "_fp16", "q4": "_q4", "q4f16": "_q4f16", "int8": "_int8", "q8": "_quantized"}
-
-# Smaller tensors stay in the model file: shapes and axes must be there for shape inference.
-LEAST_BYTES = 1024
+SUFFIXES = {"fp32": "", "fp16": "_fp16", "q4": "_q4", "q4f16": "_q4f16", "int8": "_int8"}
 
 SMOLLM2_CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -31,56 +27,14 @@ SMOLLM2_CONFIG = {
 }
 
 
-def chunk_names(model_name: str, chunks: int) -> list[str]:
-    """`X.onnx_data`, `X.onnx_data_1`, ...: the names that transformers.js asks for."""
-    return [f"{model_name}_data{f'_{i}' if i else ''}" for i in range(chunks)]
-
-
-def split(model: Path, target: Path, chunks: int) -> None:
-    """Writes `model` as `target` with its large initializers in `chunks` files of about the same size."""
-    proto = onnx.load(model)
-    large = [t for t in proto.graph.initializer if len(t.raw_data) >= LEAST_BYTES]
-    names = chunk_names(target.name, chunks)
-    parts = [bytearray() for _ in names]
-    limit = sum(len(tensor.raw_data) for tensor in large) / chunks
-    number = 0
-    for tensor in large:
-        if len(parts[number]) >= limit and number + 1 < chunks:
-            number += 1
-        move_out(tensor, names[number], parts[number])
-    target.write_bytes(proto.SerializeToString())
-    for name, part in zip(names, parts, strict=True):
-        assert part, f"{model.name} has too few large tensors for {chunks} chunks"
-        (target.parent / name).write_bytes(part)
-
-
-def move_out(tensor: onnx.TensorProto, location: str, part: bytearray) -> None:
-    entries = {"location": location, "offset": str(len(part)), "length": str(len(tensor.raw_data))}
-    part.extend(tensor.raw_data)
-    tensor.ClearField("raw_data")
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in entries.items():
-        tensor.external_data.add(key=key, value=value)
-
-
-def write(folder: Path, model: Path, dtype: str, chunks: int, beside: Path) -> Path:
-    """A folder with one model; config and tokenizer are those of the folder `beside`."""
-    target = folder / "onnx" / f"model{SUFFIXES[dtype]}.onnx"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if chunks:
-        split(model, target, chunks)
-    else:
-        shutil.copyfile(model, target)
-    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
-        shutil.copyfile(beside / name, folder / name)
-    config = json.loads((beside / "config.json").read_text(encoding="utf-8"))
-    config["transformers.js_config"] = {
-        "dtype": dtype,
-        "use_external_data_format": {target.name: chunks},
-        "kv_cache_dtype": {"fp16": "float16", "q4f16": "float16"},
-    }
-    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    return folder
+def make(onnxq: harness.Onnxq, source: Path, dtype: str, chunk: str, *args: str) -> tuple[Path, Path]:
+    """The model of the folder `source` in `dtype`, with weights in chunks, and its new folder."""
+    command = ("repack", source) if dtype == "fp32" else ("quantize", source, "--dtype", dtype, *args)
+    name = "-".join([dtype, *args]).replace("/", "")
+    onnxq.ok(*command, "-o", f"{name}/", "--layout", "onnx", "--chunk-size", chunk)
+    model = onnxq.dir / name / "onnx" / f"model{SUFFIXES[dtype]}.onnx"
+    assert len(list(model.parent.glob("*_data*"))) >= 3, "chunks"
+    return model, onnxq.dir / name
 
 
 def smollm2_side_files(folder: Path) -> Path:

@@ -1,6 +1,11 @@
 //! What becomes of the weights, by the names of transformers.js.
 
-use clap::ValueEnum;
+use std::ffi::OsStr;
+
+use clap::{
+    Arg, Command, ValueEnum,
+    builder::{EnumValueParser, PossibleValue, TypedValueParser},
+};
 use onnxq::{Error, Result};
 
 use super::QuantizeArgs;
@@ -58,20 +63,31 @@ pub(in crate::cli) struct Asked {
     dtype: Dtype,
 }
 
-impl Asked {
-    pub(super) fn parse(text: &str) -> std::result::Result<Asked, String> {
+/// Reads `DTYPE` and `NAME=DTYPE`.
+#[derive(Clone)]
+pub(super) struct AskedParser;
+
+impl TypedValueParser for AskedParser {
+    type Value = Asked;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> std::result::Result<Asked, clap::Error> {
+        let text = value.to_string_lossy();
         let (model, name) = match text.rsplit_once('=') {
             Some((model, name)) => (Some(model.trim_end_matches(".onnx").to_owned()), name),
-            None => (None, text),
+            None => (None, &*text),
         };
-        let dtype = Dtype::from_str(name, false).map_err(|_| {
-            let all: Vec<&str> = Dtype::value_variants().iter().map(|d| d.name()).collect();
-            format!(
-                "expected one of {}, after NAME= where it is for one model",
-                all.join(", ")
-            )
-        })?;
+        let dtype = EnumValueParser::new().parse_ref(command, arg, name.as_ref())?;
         Ok(Asked { model, dtype })
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let all = Dtype::value_variants().iter();
+        Some(Box::new(all.filter_map(Dtype::to_possible_value)))
     }
 }
 

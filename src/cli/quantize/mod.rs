@@ -23,8 +23,12 @@ use onnxq::{
     weights::Calibrated,
 };
 
-pub(super) use self::dtype::{Asked, Dtype};
-use self::{budget::Spend, pipeline::DATA_FREE};
+pub(super) use self::dtype::Dtype;
+use self::{
+    budget::Spend,
+    dtype::{Asked, AskedParser},
+    pipeline::DATA_FREE,
+};
 use super::{
     Cx, ExitStatus, at_option,
     calibrate::{CalibrateArgs, Prepared},
@@ -45,11 +49,11 @@ pub(crate) struct QuantizeArgs {
     /// model_q4.onnx; example: -o small.onnx]
     #[arg(long, short)]
     output: Option<PathBuf>,
-    /// What becomes of the weights: fp16, q2, q2f16, q4, q4f16, q8, int8 or uint8; several at once write a model each
-    /// while the input is read once [example: --dtype q4,q4f16,fp16,int8].
+    /// What becomes of the weights; several at once write a model each while the input is read
+    /// once [example: --dtype q4,q4f16,fp16,int8].
     /// Of a folder with several models, NAME=DTYPE is for the model of this name, without .onnx, and others are as
     /// what has no name says [example: --dtype decoder_model_merged=q4,encoder_model=fp16]
-    #[arg(long, value_delimiter = ',', default_value = "q4", value_name = "[NAME=]DTYPE", value_parser = Asked::parse)]
+    #[arg(long, value_delimiter = ',', default_value = "q4", value_name = "[NAME=]DTYPE", value_parser = AskedParser)]
     dtype: Vec<Asked>,
     /// Bits of a code of q4 and q4f16 [default: 4; example: --bits 8]
     #[arg(long, value_name = "N", value_parser = ["2", "4", "8"])]
