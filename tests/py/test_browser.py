@@ -11,9 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from onnxruntime import InferenceSession
 from tokenizers import Tokenizer
 
 import harness
@@ -57,31 +55,8 @@ def greedy(model: Path, folder: Path, prompts: list[str], count: int = COUNT) ->
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     stop = json.loads((folder / "config.json").read_text(encoding="utf-8"))["eos_token_id"]
     session = harness.session(model)
-    return [go_on(session, tokenizer.encode(prompt).ids, count, stop) for prompt in prompts]
-
-
-def go_on(session: InferenceSession, prompt: list[int], count: int, stop: int) -> list[int]:
-    """Token by token through the cache: 8-bit activations are scaled by all that is fed at once."""
-    feeds = language_model.prompt_feeds(session, np.array(prompt))
-    ids: list[int] = []
-    while len(ids) < count and ids[-1:] != [stop]:
-        names = [item.name for item in session.get_outputs()]
-        outputs = dict(zip(names, session.run(names, feeds), strict=True))
-        ids.append(int(outputs["logits"][0, -1].argmax()))
-        feeds = one_more(feeds, outputs, ids[-1])
-    return ids
-
-
-def one_more(feeds: dict[str, np.ndarray], outputs: dict[str, np.ndarray], token: int) -> dict[str, np.ndarray]:
-    length = feeds["attention_mask"].shape[1]
-    new = {
-        "input_ids": np.array([[token]]),
-        "attention_mask": np.ones((1, length + 1), np.int64),
-        "position_ids": np.array([[length]]),
-    }
-    return new | {
-        name: outputs[name.replace("past_key_values", "present")] for name in feeds if name not in new
-    }
+    ids = [tokenizer.encode(prompt).ids for prompt in prompts]
+    return [language_model.greedy(session, prompt, count, stop) for prompt in ids]
 
 
 def parting(a: list[int], b: list[int]) -> int | None:
