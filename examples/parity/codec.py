@@ -1,10 +1,10 @@
-"""Compresses a text with the next-token probabilities of a language model; codec.mjs does the same in JavaScript.
+"""Compresses a text with the probabilities of a language model; codec.mjs does the same in JavaScript.
 
     python codec.py encode MODEL TEXT OUT --tokenizer FILE
     python codec.py decode MODEL IN TEXT --tokenizer FILE
 
-What one of them writes the other reads. Exit status 1: the runtimes are further apart than the file allows; 2: the
-file, the model or the tokenizer is not the right one. coder.py has the method.
+What one of them writes the other reads. Exit status 1: the runtimes are further apart than the file allows;
+2: the file, the model or the tokenizer is not the right one. coder.py has the method.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--epsilon", type=float, default=1e-3, help="most that two runtimes' logits may differ")
+    parser.add_argument("--epsilon", type=float, default=1e-3, help="most that logits may differ")
     parser.add_argument("--window", type=int, default=128, help="tokens after which the model begins anew")
     parser.add_argument("--lanes", type=int, default=32, help="windows side by side")
     parser.add_argument("--start", type=int, default=0, help="token that stands before each window")

@@ -1,7 +1,7 @@
 """Folders in transformers.js: under Node, and in a page of a headless Chromium on WASM.
 
-The greedy text of a model is the same on all three runtimes (ONNX Runtime from Python is the third). How far a
-quantized model writes what the float model writes is another matter, and is printed.
+The greedy text of a model is the same on all three runtimes (ONNX Runtime from Python is the third). How far
+a quantized model writes what the float model writes is another matter, and is printed.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ PROMPTS = ["The owl", "Dear Tom", "Question: what does a hen say?", "Count by tw
 COUNT = 24
 CHUNKS = 3
 
+Tensors = dict[str, np.ndarray]
+
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory) -> Path:
@@ -35,7 +37,7 @@ def examples(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def chromium() -> str:
     named = os.environ.get("CHROMIUM")
-    found = named or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = named or shutil.which("chromium") or shutil.which("google-chrome")
     if not found:
         harness.cannot_run("no Chromium: CHROMIUM names none, and none is on the path")
     return found
@@ -46,9 +48,9 @@ def in_node(examples: Path, folder: Path, prompts: list[str], count: int = COUNT
 
 
 def in_page(
-    examples: Path, chromium: str, folder: Path, prompts: list[str], count: int = COUNT
+    examples: Path, chromium: str, folder: Path, prompts: list[str], count: int = COUNT, **env: str
 ) -> list[list[int]]:
-    said = json.loads(node.ok(examples / "chromium.mjs", folder, count, *prompts, CHROMIUM=chromium))
+    said = json.loads(node.ok(examples / "chromium.mjs", folder, count, *prompts, CHROMIUM=chromium, **env))
     print(f"page: transformers.js {said['version']}, {said['seconds']:.1f} s")
     return [item["ids"] for item in said["results"]]
 
@@ -73,7 +75,7 @@ def go_on(session: InferenceSession, prompt: list[int], count: int, stop: int) -
     return ids
 
 
-def one_more(feeds: dict[str, np.ndarray], outputs: dict[str, np.ndarray], token: int) -> dict[str, np.ndarray]:
+def one_more(feeds: Tensors, outputs: Tensors, token: int) -> Tensors:
     length = feeds["attention_mask"].shape[1]
     new = {
         "input_ids": np.array([[token]]),
@@ -89,7 +91,8 @@ def parting(a: list[int], b: list[int]) -> int | None:
     """The first token in which two texts differ."""
     if a == b:
         return None
-    return next((i for i, pair in enumerate(zip(a, b, strict=False)) if pair[0] != pair[1]), min(len(a), len(b)))
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
 def tell(dtype: str, prompts: list[str], texts: list[list[int]], of_float: list[list[int]]) -> None:
@@ -118,6 +121,27 @@ def test_tinylm_writes_the_same_everywhere(dtype, tinylm, examples, chromium):
     assert in_node(examples, folder, PROMPTS) == wanted
     assert in_page(examples, chromium, folder, PROMPTS) == wanted
     tell(dtype, PROMPTS, wanted, greedy(TINYLM / "model.onnx", TINYLM, PROMPTS))
+
+
+DEFAULT_RUNTIME = {"RUNTIME": "ort-wasm-simd-threaded.asyncify"}
+
+
+def test_the_default_runtime_has_no_quantized_table(tinylm, examples, chromium):
+    """The plain build has that kernel. When this one gets it, examples/browser can do without the other."""
+    done = node.run(examples / "chromium.mjs", tinylm["q4"][1], 1, "x", CHROMIUM=chromium, **DEFAULT_RUNTIME)
+    assert done.status == 1, done.describe()
+    assert "implementation for GatherBlockQuantized" in done.err, done.describe()
+
+
+OTHER_TABLES = {"float": ("--exclude", "*embed_tokens*"), "qdq": ("--format", "qdq")}
+
+
+@pytest.mark.parametrize("option", OTHER_TABLES.values(), ids=OTHER_TABLES)
+def test_other_tables_run_on_the_default_runtime(option, examples, chromium, onnxq):
+    onnxq.ok("quantize", TINYLM / "model.onnx", "-o", "model.onnx", *option)
+    folder = web_folder.write(onnxq.dir / "q4", onnxq.dir / "model.onnx", "q4", CHUNKS, TINYLM)
+    wanted = greedy(onnxq.dir / "model.onnx", TINYLM, PROMPTS)
+    assert in_page(examples, chromium, folder, PROMPTS, **DEFAULT_RUNTIME) == wanted
 
 
 def test_a_missing_chunk_is_told(tinylm, examples, chromium, tmp_path):
