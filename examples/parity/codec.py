@@ -10,6 +10,7 @@ What one of them writes the other reads. Exit status 1: the runtimes are further
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import struct
 import sys
@@ -31,7 +32,7 @@ def main() -> int:
     except MissError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except (MismatchError, OSError) as error:
+    except Exception as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -52,6 +53,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def encode(args: argparse.Namespace) -> list[str]:
+    for name in ("epsilon", "window", "lanes"):
+        if not vars(args)[name] > 0:
+            raise MismatchError(f"--{name} is {vars(args)[name]}, expected a positive number")
     model = CausalLm(args.model)
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     text = args.source.read_bytes().decode("utf-8")
@@ -134,29 +138,24 @@ def code_batch(
 
 def write(target: Path, header: dict, sections: list[bytes]) -> int:
     body = b"".join(sections)
-    header = header | {"sections": [len(section) for section in sections], "body_sha256": sha256(body)}
-    head = json.dumps(header).encode()
-    target.write_bytes(MAGIC + struct.pack("<I", len(head)) + head + body)
+    head = json.dumps(header | {"sections": [len(section) for section in sections]}).encode()
+    data = MAGIC + struct.pack("<I", len(head)) + head + body
+    target.write_bytes(data + hashlib.sha256(data).digest())
     return len(body)
 
 
 def read(source: Path) -> tuple[dict, list[bytes]]:
     data = source.read_bytes()
-    if not data.startswith(MAGIC):
-        raise MismatchError(f"`{source}` begins with {data[:8]!r}, expected {MAGIC!r}")
+    check(f"the begin of `{source}`", data[: len(MAGIC)], MAGIC)
+    data, seal = data[:-32], data[-32:]
+    check(f"`{source}` is cut or changed: its SHA-256", sha256(data), seal.hex())
     end = 12 + int.from_bytes(data[8:12], "little")
-    try:
-        header = json.loads(data[12:end])
-    except ValueError as error:
-        raise MismatchError(f"`{source}`: its header is damaged: {error}") from error
-    check("the format", header.get("format"), FORMAT)
-    body = data[end:]
-    check("the length of the body", len(body), sum(header["sections"]))
-    check("the body's SHA-256", sha256(body), header["body_sha256"])
+    header = json.loads(data[12:end])
+    check("the format", header["format"], FORMAT)
     sections = []
     for size in header["sections"]:
-        sections.append(body[:size])
-        body = body[size:]
+        sections.append(data[end : end + size])
+        end += size
     return header, sections
 
 
