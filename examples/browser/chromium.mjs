@@ -1,6 +1,6 @@
 // node chromium.mjs FOLDER COUNT PROMPT...
 // Greedy text in a page of a headless Chromium, as JSON. CHROMIUM names the program, by default `chromium`;
-// ASYNCIFY=1 takes the build of ONNX Runtime that transformers.js loads by itself.
+// RUNTIME the build of ONNX Runtime, by default `ort-wasm-simd-threaded`.
 import { spawn } from "node:child_process";
 import fs from "node:fs";
 import os from "node:os";
@@ -21,7 +21,8 @@ const FLAGS = [
 /** Resolves with what the page posts; rejects when the browser ends before. */
 function visit(server, url, profile) {
   const program = process.env.CHROMIUM ?? "chromium";
-  const browser = spawn(program, [...FLAGS, `--user-data-dir=${profile}`, url], { stdio: ["ignore", "ignore", "pipe"] });
+  const args = [...FLAGS, `--user-data-dir=${profile}`, url];
+  const browser = spawn(program, args, { stdio: ["ignore", "ignore", "pipe"] });
   let said = "";
   browser.stderr.on("data", (data) => (said = (said + data).slice(-2000)));
   const gone = new Promise((resolve) => browser.once("close", resolve));
@@ -36,7 +37,7 @@ function visit(server, url, profile) {
 async function main([folder, count, ...prompts]) {
   if (!prompts.length) throw new Error("usage: node chromium.mjs FOLDER COUNT PROMPT...");
   const server = await serve(folder, 0, (result) => server.emit("result", result));
-  const job = encodeURIComponent(JSON.stringify({ prompts, count: Number(count), asyncify: process.env.ASYNCIFY === "1" }));
+  const job = encodeURIComponent(JSON.stringify({ prompts, count: Number(count), runtime: process.env.RUNTIME }));
   const profile = fs.mkdtempSync(path.join(os.tmpdir(), "chromium-"));
   const page = visit(server, `http://localhost:${server.address().port}/?job=${job}`, profile);
   try {

@@ -1,24 +1,25 @@
-// The page: greedy text with transformers.js on WASM. With ?job={"prompts":[...],"count":N} in its address (and
-// "asyncify":true for the build that transformers.js loads by itself) it runs that, and posts what came of it to /result; without, the form does.
+// The page: greedy text with transformers.js on WASM. With ?job={"prompts":[...],"count":N,"runtime":NAME} in its
+// address it runs that, and posts what came of it to /result; without, the form does.
 import * as transformers from "/node_modules/@huggingface/transformers/dist/transformers.min.js";
 import { greedy } from "./generate.mjs";
 
-const dist = "/node_modules/onnxruntime-web/dist/";
 const { env } = transformers;
 env.allowRemoteModels = false;
 env.allowLocalModels = true;
 env.localModelPath = "/";
 env.useBrowserCache = false;
 env.useWasmCache = false;
-// By default it is fetched from a content delivery network, and is the build that can wait for WebGPU, which has no
-// kernel for GatherBlockQuantized on the CPU. The plain one has.
-const plain = `${dist}ort-wasm-simd-threaded`;
-const plainPaths = { mjs: `${plain}.mjs`, wasm: `${plain}.wasm` };
+
+/** Which build of ONNX Runtime is used; by default transformers.js fetches one from a content delivery network. */
+function setRuntime(name = "ort-wasm-simd-threaded") {
+  const runtime = `/node_modules/onnxruntime-web/dist/${name}`;
+  env.backends.onnx.wasm.wasmPaths = { mjs: `${runtime}.mjs`, wasm: `${runtime}.wasm` };
+}
 
 const output = document.getElementById("output");
 
-async function run({ prompts, count, asyncify }) {
-  env.backends.onnx.wasm.wasmPaths = asyncify ? dist : plainPaths;
+async function run({ prompts, count, runtime }) {
+  setRuntime(runtime);
   const begin = performance.now();
   const results = await greedy(transformers, "models", prompts, count);
   const seconds = (performance.now() - begin) / 1000;

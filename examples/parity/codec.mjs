@@ -41,6 +41,10 @@ function textOf(tokenizer, tokens) {
 }
 
 async function encode(path, source, target, values) {
+  const [epsilon, window, lanes, start] = ["epsilon", "window", "lanes", "start"].map((key) => Number(values[key]));
+  for (const [name, value] of Object.entries({ epsilon, window, lanes })) {
+    if (!(value > 0)) throw new Mismatch(`--${name} is ${values[name]}, expected a positive number`);
+  }
   const model = await loadModel(path, values.runtime);
   const tokenizer = openTokenizer(values.tokenizer);
   const text = fs.readFileSync(source, "utf8");
@@ -48,7 +52,6 @@ async function encode(path, source, target, values) {
   if (textOf(tokenizer, tokens) !== text) {
     throw new Mismatch("the tokenizer does not give the text back");
   }
-  const [epsilon, window, lanes, start] = ["epsilon", "window", "lanes", "start"].map((key) => Number(values[key]));
   const header = {
     format: FORMAT,
     model_sha256: model.hashes,
@@ -130,30 +133,23 @@ async function codeBatch(model, coder, tokens, starts, header) {
 
 function write(target, header, sections) {
   const body = Buffer.concat(sections);
-  const lengths = sections.map((section) => section.length);
-  const head = Buffer.from(JSON.stringify({ ...header, sections: lengths, body_sha256: sha256(body) }));
+  const head = Buffer.from(JSON.stringify({ ...header, sections: sections.map((section) => section.length) }));
   const length = Buffer.alloc(4);
   length.writeUInt32LE(head.length);
-  fs.writeFileSync(target, Buffer.concat([Buffer.from(MAGIC), length, head, body]));
+  const data = Buffer.concat([Buffer.from(MAGIC), length, head, body]);
+  fs.writeFileSync(target, Buffer.concat([data, Buffer.from(sha256(data), "hex")]));
   return body.length;
 }
 
 function read(source) {
-  const data = fs.readFileSync(source);
-  check(`the begin of \`${source}\``, data.toString("latin1", 0, 8), MAGIC);
-  const end = 12 + (data.length < 12 ? 0 : data.readUInt32LE(8));
-  let header;
-  try {
-    header = JSON.parse(data.toString("utf8", 12, end));
-  } catch (error) {
-    throw new Mismatch(`\`${source}\`: its header is damaged: ${error.message}`);
-  }
+  const file = fs.readFileSync(source);
+  check(`the begin of \`${source}\``, file.toString("latin1", 0, MAGIC.length), MAGIC);
+  const [data, seal] = [file.subarray(0, -32), file.subarray(-32)];
+  check(`\`${source}\` is cut or changed: its SHA-256`, sha256(data), seal.toString("hex"));
+  let end = 12 + data.readUInt32LE(8);
+  const header = JSON.parse(data.toString("utf8", 12, end));
   check("the format", header.format, FORMAT);
-  const body = data.subarray(end);
-  check("the length of the body", body.length, header.sections.reduce((a, b) => a + b));
-  check("the body's SHA-256", sha256(body), header.body_sha256);
-  let at = 0;
-  return { header, sections: header.sections.map((size) => body.subarray(at, (at += size))) };
+  return { header, sections: header.sections.map((size) => data.subarray(end, (end += size))) };
 }
 
 function check(what, found, expected) {

@@ -1,15 +1,16 @@
-"""Compresses a text with the next-token probabilities of a language model; codec.mjs does the same in JavaScript.
+"""Compresses a text with the probabilities of a language model; codec.mjs does the same in JavaScript.
 
     python codec.py encode MODEL TEXT OUT --tokenizer FILE
     python codec.py decode MODEL IN TEXT --tokenizer FILE
 
-What one of them writes the other reads. Exit status 1: the runtimes are further apart than the file allows; 2: the
-file, the model or the tokenizer is not the right one. coder.py has the method.
+What one of them writes the other reads. Exit status 1: the runtimes are further apart than the file allows;
+2: the file, the model or the tokenizer is not the right one. coder.py has the method.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import struct
 import sys
@@ -31,7 +32,7 @@ def main() -> int:
     except MissError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except (MismatchError, OSError) as error:
+    except Exception as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -44,7 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--epsilon", type=float, default=1e-3, help="most that two runtimes' logits may differ")
+    parser.add_argument("--epsilon", type=float, default=1e-3, help="most that logits may differ")
     parser.add_argument("--window", type=int, default=128, help="tokens after which the model begins anew")
     parser.add_argument("--lanes", type=int, default=32, help="windows side by side")
     parser.add_argument("--start", type=int, default=0, help="token that stands before each window")
@@ -52,6 +53,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def encode(args: argparse.Namespace) -> list[str]:
+    for name in ("epsilon", "window", "lanes"):
+        if not vars(args)[name] > 0:
+            raise MismatchError(f"--{name} is {vars(args)[name]}, expected a positive number")
     model = CausalLm(args.model)
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     text = args.source.read_bytes().decode("utf-8")
@@ -134,29 +138,24 @@ def code_batch(
 
 def write(target: Path, header: dict, sections: list[bytes]) -> int:
     body = b"".join(sections)
-    header = header | {"sections": [len(section) for section in sections], "body_sha256": sha256(body)}
-    head = json.dumps(header).encode()
-    target.write_bytes(MAGIC + struct.pack("<I", len(head)) + head + body)
+    head = json.dumps(header | {"sections": [len(section) for section in sections]}).encode()
+    data = MAGIC + struct.pack("<I", len(head)) + head + body
+    target.write_bytes(data + hashlib.sha256(data).digest())
     return len(body)
 
 
 def read(source: Path) -> tuple[dict, list[bytes]]:
     data = source.read_bytes()
-    if not data.startswith(MAGIC):
-        raise MismatchError(f"`{source}` begins with {data[:8]!r}, expected {MAGIC!r}")
+    check(f"the begin of `{source}`", data[: len(MAGIC)], MAGIC)
+    data, seal = data[:-32], data[-32:]
+    check(f"`{source}` is cut or changed: its SHA-256", sha256(data), seal.hex())
     end = 12 + int.from_bytes(data[8:12], "little")
-    try:
-        header = json.loads(data[12:end])
-    except ValueError as error:
-        raise MismatchError(f"`{source}`: its header is damaged: {error}") from error
-    check("the format", header.get("format"), FORMAT)
-    body = data[end:]
-    check("the length of the body", len(body), sum(header["sections"]))
-    check("the body's SHA-256", sha256(body), header["body_sha256"])
+    header = json.loads(data[12:end])
+    check("the format", header["format"], FORMAT)
     sections = []
     for size in header["sections"]:
-        sections.append(body[:size])
-        body = body[size:]
+        sections.append(data[end : end + size])
+        end += size
     return header, sections
 
 

@@ -1,15 +1,16 @@
-"""Arithmetic coding of tokens by a model's logits, so that a model that computes a little otherwise decodes the same.
+"""Arithmetic coding of tokens by logits, so that a runtime that computes a little otherwise decodes the same.
 
 A token is a path through a binary tree over token ids: first the highest bit, then the next. At a node
-`z = logsumexp(logits below 1) - logsumexp(logits below 0)` is the log-odds of a 1. When two runtimes' logits differ by
-`epsilon` at most, each logsumexp differs by at most `epsilon` and `z` by at most `2 * epsilon`. `z` is rounded to a
-multiple of `step`, and that multiple selects an integer frequency. Where the encoder finds `z` within `2 * epsilon` of
-the boundary between two multiples, the decoder could round it the other way: there, and only there, the encoder writes
-a correction, which says on which side it was. Every other `z` rounds alike in both. So for differences up to `epsilon`
-the decoder provably has the encoder's frequencies, and no float ever decides alone.
+`z = logsumexp(logits below 1) - logsumexp(logits below 0)` is the log-odds of a 1. When two runtimes' logits
+differ by `epsilon` at most, each logsumexp differs by at most `epsilon` and `z` by at most `2 * epsilon`. `z`
+is rounded to a multiple of `step`, and that multiple selects an integer frequency. Where the encoder finds
+`z` within `2 * epsilon` of the boundary between two multiples, the decoder could round it the other way:
+there, and only there, the encoder writes a correction, which says on which side it was. Every other `z`
+rounds alike in both. So for differences up to `epsilon` the decoder provably has the encoder's frequencies,
+and no float ever decides alone.
 
-What exceeds `epsilon` is found: a correction where `z` is too far from a boundary, a probe (the log-prob of every
-256th token, kept in the file) that is missed, and last the SHA-256 of the text.
+What exceeds `epsilon` is found: a correction where `z` is too far from a boundary, a probe (the log-prob of
+every 256th token, kept in the file) that is missed, and last the SHA-256 of the text.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# Logits that are this far below the largest are raised to that, so that every sum is positive. Taking the larger of
-# two never makes a difference larger, so `epsilon` still holds.
+# Logits that are this far below the largest are raised to that, so that every sum is positive. Taking the
+# larger of two never makes a difference larger, so `epsilon` still holds.
 DEPTH = 60.0
 
 # Log-odds beyond it share the last frequency: 65536 * sigmoid(11.1) rounds to 65535.
@@ -49,8 +50,8 @@ def step_for(epsilon: float) -> float:
 def frequencies(step: float) -> list[int]:
     """Of a 1, for the multiples `-n ..= n` of `step`.
 
-    65536 * sigmoid(k * step) is never within 1e-4 of a half for the steps in use, and `exp` is exact to 1e-11 of it:
-    every machine gets the same integers.
+    65536 * sigmoid(k * step) is never within 1e-4 of a half for the steps in use, and `exp` is exact to 1e-11
+    of it: every machine gets the same integers.
     """
     most = math.ceil(LIMIT / step)
     values = (math.floor(ONE / (1 + math.exp(-k * step)) + 0.5) for k in range(-most, most + 1))

@@ -19,7 +19,8 @@ export function sha256(bytes) {
 /** The model file and the files of external data that lie beside it: `X.onnx_data`, `X.onnx_data_1`, ... */
 export function modelFiles(model) {
   const { dir, base } = path.parse(path.resolve(model));
-  const data = fs.readdirSync(dir).filter((name) => /^_data(_\d+)?$/.test(name.slice(base.length)) && name.startsWith(base));
+  const isData = (name) => name.startsWith(base) && /^_data(_\d+)?$/.test(name.slice(base.length));
+  const data = fs.readdirSync(dir).filter(isData);
   const number = (name) => Number(name.slice(base.length + "_data_".length) || 0);
   data.sort((a, b) => number(a) - number(b));
   return [base, ...data].map((name) => ({ path: name, data: new Uint8Array(fs.readFileSync(path.join(dir, name))) }));
@@ -27,7 +28,7 @@ export function modelFiles(model) {
 
 /** A session of onnxruntime-`runtime`, and what it runs. */
 export async function loadModel(model, runtime = "web") {
-  if (!(runtime in RUNTIMES)) throw new Mismatch(`--runtime is ${runtime}, expected ${Object.keys(RUNTIMES).join(" or ")}`);
+  if (!(runtime in RUNTIMES)) throw new Mismatch(`--runtime is ${runtime}, expected web or node`);
   const ort = await import(RUNTIMES[runtime]);
   const files = modelFiles(model);
   const options = { logSeverityLevel: 3, externalData: files.slice(1) };
@@ -55,7 +56,9 @@ export class CausalLm {
     this.cacheInputs = session.inputMetadata.filter((item) => item.name.startsWith("past_key_values."));
     const known = new Set(["input_ids", "attention_mask", "position_ids"]);
     const other = session.inputMetadata.filter((item) => !known.has(item.name) && !this.cacheInputs.includes(item));
-    if (other.length) throw new Mismatch(`the model has an input \`${other[0].name}\`: expected those of a causal language model`);
+    if (other.length) {
+      throw new Mismatch(`the model has an input \`${other[0].name}\`: expected those of a causal language model`);
+    }
   }
 
   /** Name, type and axes of every input and output, one line each. */
@@ -105,7 +108,8 @@ export class CausalLm {
     state.length += count;
     this.vocabulary = outputs.logits.dims.at(-1);
     const { type, data } = outputs.logits;
-    return type === "float16" ? Float32Array.from(new Uint16Array(data.buffer, data.byteOffset, data.length), halfToFloat) : data;
+    if (type !== "float16") return data;
+    return Float32Array.from(new Uint16Array(data.buffer, data.byteOffset, data.length), halfToFloat);
   }
 }
 

@@ -61,7 +61,7 @@ class CausalLm:
         return np.zeros(dims, TYPES[item.type][1])
 
     def feed(self, state: State, ids: list[int]) -> np.ndarray:
-        """Feeds one token to each sequence of `state`, which goes on from there: logits, [batch, vocabulary]."""
+        """Feeds one token to each sequence of `state`, which goes on: logits, [batch, vocabulary]."""
         given = {
             "input_ids": np.array(ids)[:, None],
             "attention_mask": np.ones((state.batch, state.length + 1), np.int64),

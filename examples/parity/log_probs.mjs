@@ -50,7 +50,8 @@ async function main() {
   const { metadata, tensors } = read(saved);
   const model = await loadModel(path, values.runtime);
   if (!sameFiles(model.hashes, metadata.model_sha256.split("+"))) {
-    throw new Mismatch(`the model's SHA-256 is ${model.hashes.join("+")}, expected ${metadata.model_sha256} of \`${saved}\``);
+    const found = model.hashes.join("+");
+    throw new Mismatch(`the model's SHA-256 is ${found}, expected ${metadata.model_sha256} of \`${saved}\``);
   }
   const result = new Map();
   for (let i = 0; tensors.has(`tokens.${i}`); i++) {

@@ -7,7 +7,7 @@ const ARRAYS = { F32: Float32Array, U32: Uint32Array };
 /** @returns {{metadata: object, tensors: Map<string, {shape: number[], data: Float32Array | Uint32Array}>}} */
 export function read(file) {
   const bytes = fs.readFileSync(file);
-  const refuse = (why) => new Mismatch(`\`${file}\`: ${why}, expected log-probs as \`onnxq eval --log-probs\` writes them`);
+  const refuse = (why) => new Mismatch(`\`${file}\`: ${why}, expected what \`onnxq eval --log-probs\` writes`);
   const length = bytes.length < 8 ? Infinity : Number(bytes.readBigUInt64LE(0));
   if (length > bytes.length - 8) throw refuse("it has no header of safetensors");
   const { __metadata__: metadata, ...entries } = JSON.parse(bytes.toString("utf8", 8, 8 + length));
@@ -17,7 +17,8 @@ export function read(file) {
     if (!type) throw refuse(`\`${name}\` is of ${dtype}`);
     // A copy, so that elements are aligned.
     const data = new type(Uint8Array.from(bytes.subarray(8 + length + begin, 8 + length + end)).buffer);
-    if (data.length !== shape.reduce((a, b) => a * b)) throw refuse(`\`${name}\` has ${data.length} elements for ${shape}`);
+    const elements = shape.reduce((a, b) => a * b);
+    if (data.length !== elements) throw refuse(`\`${name}\` has ${data.length} elements, expected ${elements}`);
     tensors.set(name, { shape, data });
   }
   return { metadata, tensors };

@@ -1,7 +1,7 @@
 """Folders in transformers.js: under Node, and in a page of a headless Chromium on WASM.
 
-The greedy text of a model is the same on all three runtimes (ONNX Runtime from Python is the third). How far a
-quantized model writes what the float model writes is another matter, and is printed.
+The greedy text of a model is the same on all three runtimes (ONNX Runtime from Python is the third). How far
+a quantized model writes what the float model writes is another matter, and is printed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def examples(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def chromium() -> str:
     named = os.environ.get("CHROMIUM")
-    found = named or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = named or shutil.which("chromium") or shutil.which("google-chrome")
     if not found:
         harness.cannot_run("no Chromium: CHROMIUM names none, and none is on the path")
     return found
@@ -63,7 +63,8 @@ def parting(a: list[int], b: list[int]) -> int | None:
     """The first token in which two texts differ."""
     if a == b:
         return None
-    return next((i for i, pair in enumerate(zip(a, b, strict=False)) if pair[0] != pair[1]), min(len(a), len(b)))
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
 def tell(dtype: str, prompts: list[str], texts: list[list[int]], of_float: list[list[int]]) -> None:
@@ -90,14 +91,17 @@ def test_tinylm_writes_the_same_everywhere(dtype, tinylm, examples, chromium):
     tell(dtype, PROMPTS, wanted, greedy(TINYLM / "model.onnx", TINYLM, PROMPTS))
 
 
+DEFAULT_RUNTIME = {"RUNTIME": "ort-wasm-simd-threaded.asyncify"}
+
+
 @pytest.mark.parametrize("dtype", ["q4", "q4f16"])
 def test_the_build_that_transformers_js_loads(dtype, binary, tmp_path, examples, chromium):
     """It has no kernel for GatherBlockQuantized; --target says so, and tables are then read by other operators."""
     onnxq = harness.Onnxq(binary, tmp_path)
     model, folder = web_folder.make(onnxq, TINYLM, dtype, "250KB", "--target=transformers.js@4")
-    assert in_page(examples, chromium, folder, PROMPTS, ASYNCIFY="1") == greedy(model, TINYLM, PROMPTS)
+    assert in_page(examples, chromium, folder, PROMPTS, **DEFAULT_RUNTIME) == greedy(model, TINYLM, PROMPTS)
     _, usual = web_folder.make(onnxq, TINYLM, dtype, "250KB")
-    done = node.run(examples / "chromium.mjs", usual, 1, "x", CHROMIUM=chromium, ASYNCIFY="1")
+    done = node.run(examples / "chromium.mjs", usual, 1, "x", CHROMIUM=chromium, **DEFAULT_RUNTIME)
     assert (done.status, "GatherBlockQuantized" in done.err) == (1, True), done.describe()
     done = onnxq("verify", usual, "--target", "transformers.js@4")
     assert (done.status, "GatherBlockQuantized" in done.out) == (1, True), done.describe()
