@@ -218,6 +218,31 @@ def test_what_cannot_be_decided_is_said(refused, onnxq, texts, tmp_path) -> None
     refused("--recipe", tmp_path / "wrong.toml", mentions=("wrong.toml", "3 bits"))
 
 
+def test_what_half_cannot_hold_is_measured_once(onnxq: harness.Onnxq) -> None:
+    b = GraphBuilder()
+    x = b.input("x", ["rows", 32])
+    large = b.node("MatMul", x, b.weight("W", 1e3 * random(32, 32)), out="large")
+    b.output(b.node("Tanh", large, out="y"), ["rows", 32])
+    harness.save(b.model(), onnxq.dir / "in.onnx")
+    np.savez(onnxq.dir / "feeds.npz", x=1e3 * random(8, 32))
+    np.savez(onnxq.dir / "others.npz", x=random(8, 32))
+
+    def run(feeds: str, *args: object) -> tuple[bool, bytes]:
+        done = onnxq.ok("quantize", "in.onnx", "-o", "out.onnx", "--dtype", "fp16", "--calibrate", feeds, *args)
+        return "half precision: the values that it cannot hold are those in" in done.err, (onnxq.dir / "out.onnx").read_bytes()
+
+    by_itself = run("feeds.npz")
+    kept = ("--calibration-folder", "work")
+    assert not by_itself[0]
+    assert run("feeds.npz", *kept) == by_itself
+    assert run("feeds.npz", *kept) == (True, by_itself[1])
+    # What is measured follows from the data and from what runs before, and from nothing of the codes.
+    told, other = run("others.npz", *kept)
+    assert not told and other != by_itself[1], "these are small enough"
+    assert not run("feeds.npz", *kept, "--dim", "rows=8")[0]
+    assert run("feeds.npz", *kept)[0]
+
+
 def test_activations_that_are_no_numbers(onnxq: harness.Onnxq) -> None:
     b = GraphBuilder()
     x = b.input("x", ["rows", 32])
