@@ -254,7 +254,8 @@ fn save(ready: &[Ready<'_>], targets: &[&Path], args: &JobArgs, cx: &Cx) -> Resu
     cx.save(&models, &args.write, bytes)
 }
 
-/// Evaluates all of `ready`, and gives those their names that missed no limit.
+/// Evaluates all of `ready`, and gives those their names that missed no limit, unless nothing is to be
+/// written: then it was for the evaluation alone.
 fn publish_checked(
     ready: &[Ready<'_>],
     check: &Check<'_>,
@@ -274,7 +275,7 @@ fn publish_checked(
         .map(|place| check.evaluate(place))
         .collect::<Result<Vec<_>>>()?;
     for ((staging, saved), evaluation) in staged.into_iter().zip(saved).zip(&evaluations) {
-        if evaluation.passed() || check.keeps() {
+        if !args.dry_run && (evaluation.passed() || check.keeps()) {
             staging.publish(&saved.files)?;
         }
     }

@@ -180,6 +180,13 @@ def test_as_small_as_a_divergence_allows(quantize, onnxq) -> None:
     assert recipe.is_file()
 
 
+def test_a_budget_that_is_only_tried_writes_nothing(quantize, onnxq) -> None:
+    before = set(onnxq.dir.iterdir())
+    for budget in (("5.2bpw",), ("least", "--max-mean-kld", 0.02)):
+        quantize("none.onnx", "--budget", *budget, "--calibration-windows", 16, "--dry-run")
+        assert set(onnxq.dir.iterdir()) == before
+
+
 def test_a_budget_of_bytes(quantize) -> None:
     size = MODEL.stat().st_size
     limit = 0.2 * size / 1e6
