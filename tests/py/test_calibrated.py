@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -178,6 +179,35 @@ def test_as_small_as_a_divergence_allows(quantize, onnxq) -> None:
     assert bits[0] < bits[1], bits
     recipe = onnxq.dir / "least.recipe.toml"
     assert recipe.is_file()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("limit", [0.0045, 0.02, 0.05])
+def test_the_smallest_that_held_is_kept(keep, limit, onnxq, texts) -> None:
+    tokens = ("--tokenizer", TINYLM / "tokenizer.json", "--window", WINDOW, "--calibration-windows", 16)
+    data = ("--calibrate", texts[0], *tokens, *(("--check", texts[1], "--keep") if keep else ()))
+    least = ("--budget", "least", "--max-mean-kld", limit, "--json", "report.json")
+    done = onnxq.ok("quantize", MODEL, "-o", "least.onnx", *data, *least)
+    mixes = [float(bits) for bits in re.findall(r"mixed: ([\d.]+) bits", done.err)]
+    measured = [float(kld) for kld in re.findall(r"measured ([\d.]+), expected", done.err)]
+    assert len(mixes) == len(measured) and 1 <= len(mixes) <= 3
+    held = [(bits, kld) for bits, kld in zip(mixes, measured, strict=True) if kld <= limit]
+    # Above the limit the next one is larger; well below it, smaller.
+    for (bits, kld), after in zip(zip(mixes, measured, strict=True), mixes[1:], strict=False):
+        assert after > bits if kld > limit else after < bits and kld < 0.9 * limit + 1e-4
+    assert len(mixes) > 1 or measured[0] > 0.8 * limit
+    bits, kld = min(held)
+    found = checked(onnxq)
+    # As printed.
+    assert found["bits"] == pytest.approx(bits, abs=6e-4) and found["kld"] == pytest.approx(kld, abs=6e-5)
+    assert f"kept: {bits:.3f} bits" in done.err
+    # The file and the recipe are those of the report, whatever was tried after them.
+    sha256 = json.loads((onnxq.dir / "report.json").read_text(encoding="utf-8"))["check"]["models"][0]["sha256"]
+    assert harness.sha256(onnxq.dir / "least.onnx") == sha256
+    onnxq.ok("quantize", MODEL, "-o", "again.onnx", "--calibrate", texts[0], *tokens, "--recipe", "least.recipe.toml")
+    assert harness.sha256(onnxq.dir / "again.onnx") == sha256
+    expected = {"least.onnx", "least.recipe.toml", "again.onnx", "report.json"}
+    assert {p.name for p in onnxq.dir.iterdir() if p.suffix != ".txt"} == expected
 
 
 def test_a_budget_that_is_only_tried_writes_nothing(quantize, onnxq) -> None:

@@ -2,6 +2,7 @@
 
 mod budget;
 mod dtype;
+mod least;
 mod output;
 mod pipeline;
 mod used;
