@@ -17,9 +17,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::store::cannot;
+use super::{feed::Feed, store::cannot};
 use crate::{
+    engine::{Engine, LoadOptions},
     error::{Error, Result},
+    ir::Model,
+    onnx,
     output_file::write_whole,
 };
 
@@ -29,7 +32,7 @@ const MANIFEST: &str = "run.json";
 const FORMAT: u32 = 1;
 
 /// What a run works on. Runs can go on from each other when all of it is equal.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
     /// SHA-256 of the model.
     pub(super) model: String,
@@ -38,8 +41,29 @@ pub(super) struct Identity {
     /// Of the weights that are visited, and how they are grouped.
     pub(super) weights: String,
     pub(super) engine: String,
-    /// What the caller says of itself.
+    /// How the engine runs, and what the caller says of itself.
     pub(super) options: String,
+}
+
+impl Identity {
+    /// Of a run over a whole model.
+    ///
+    /// # Errors
+    /// A constant cannot be read, or there is nothing to feed.
+    pub(super) fn of(
+        engine: &dyn Engine,
+        model: &Model,
+        feed: &Feed<'_>,
+        load: LoadOptions,
+    ) -> Result<Identity> {
+        Ok(Identity {
+            model: onnx::sha256(model)?,
+            items: feed.sha256()?,
+            weights: String::new(),
+            engine: format!("{} {}", engine.name(), engine.version()),
+            options: format!("optimize: {}", load.optimize),
+        })
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

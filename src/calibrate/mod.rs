@@ -44,6 +44,7 @@ mod first;
 mod flow;
 mod folder;
 mod group;
+mod peaks;
 mod plan;
 mod planned;
 mod replace;
@@ -63,6 +64,7 @@ use std::{path::Path, sync::atomic::AtomicBool};
 
 pub use choose::{Choice, Chosen, choose, choose_key};
 pub use group::{Group, GroupWeight};
+pub use peaks::{BeyondHalf, beyond_half};
 pub use planned::Planned;
 pub use sequence::Sequence;
 pub use site::{Activation, Site, Sites, Terms};

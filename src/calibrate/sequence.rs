@@ -20,7 +20,6 @@ use crate::{
     error::{Error, Result},
     eval::Items,
     ir::{Model, NodeId, SideTable, Tensor, ValueId},
-    onnx,
 };
 
 /// A run of a model over data, group by group.
@@ -70,15 +69,14 @@ impl<'a> Sequence<'a> {
             segment.nodes.iter().for_each(|&n| last[n] = at + 1);
         }
         let identity = || {
+            let whole = Identity::of(engine, model, &feed, options.load)?;
             Ok(Identity {
-                model: onnx::sha256(model)?,
-                items: feed.sha256()?,
                 weights: weights_sha256(model, &groups),
-                engine: format!("{} {}", engine.name(), engine.version()),
                 options: format!(
-                    "{}; float rows: {}; optimize: {}",
-                    options.key, options.float_rows, options.load.optimize
+                    "{}; float rows: {}; {}",
+                    options.key, options.float_rows, whole.options
                 ),
+                ..whole
             })
         };
         let folder = Folder::open(options.folder, groups.len(), identity)?;

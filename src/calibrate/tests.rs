@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod models;
+mod peaks;
 mod resume;
 mod structure;
 

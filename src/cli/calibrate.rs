@@ -8,12 +8,10 @@ use onnxq::{
     calibrate::{self, Choice, Options, Planned, choose_key, survey_key},
     digest::sha256,
     engine::{Array, Engine, LoadOptions, Signature, read_tensors},
-    eval::{self, Items, Tokens, Windows},
+    eval::{Items, Tokens, Windows},
     ir::{Model, SourceFile},
-    maxima::Maxima,
     mix::{Budget, Calibration, Choices, Form, Measured, Mix, Recipe},
     onnx::{self, ExternalData},
-    output_file::write_whole,
     pass::{PassManager, Pipeline, QuantizedWeight},
     passes::REGISTRY,
     quant::Method,
@@ -48,9 +46,10 @@ pub(crate) struct CalibrateArgs {
     /// Where the errors of all forms are kept, when not in the folder: for several runs with the same forms.
     #[arg(skip)]
     pub(super) survey_folder: Option<PathBuf>,
-    /// Where the values that half precision cannot hold are kept: for several runs of the same model.
+    /// Where the values that half precision cannot hold are kept, when not in the folder: for several runs
+    /// with folders of their own.
     #[arg(skip)]
-    pub(super) peaks_file: Option<PathBuf>,
+    pub(super) peaks_folder: Option<PathBuf>,
 }
 
 /// The extensions of files that hold tensors.
@@ -174,42 +173,25 @@ impl Prepared<'_> {
     }
 
     /// Of the values that half precision cannot hold, the largest magnitude.
-    pub(crate) fn beyond_half(&self) -> Result<Vec<(String, f64)>> {
-        let Some(file) = &self.args.peaks_file else {
-            return self.measured_beyond_half();
-        };
-        let kept = std::fs::read(file).ok();
-        // Bits: text need not tell the last one.
-        let kept = kept.and_then(|bytes| serde_json::from_slice::<Vec<(String, u64)>>(&bytes).ok());
-        if let Some(kept) = kept {
-            let found = kept
-                .into_iter()
-                .map(|(name, bits)| (name, f64::from_bits(bits)));
-            return Ok(found.collect());
-        }
-        let found = self.measured_beyond_half()?;
-        let kept: Vec<_> = found
-            .iter()
-            .map(|(name, most)| (name, most.to_bits()))
-            .collect();
-        write_whole(
-            file,
-            &serde_json::to_vec(&kept).expect("a list of names and numbers"),
-        )?;
-        Ok(found)
-    }
-
-    fn measured_beyond_half(&self) -> Result<Vec<(String, f64)>> {
+    pub(crate) fn beyond_half(&self, cx: &Cx) -> Result<Vec<(String, f64)>> {
         let mut model = self.model.clone();
         // As the pass does, so that values have the names it will find.
         let inline = Pipeline::parse("inline-functions", REGISTRY)?;
         let ran = PassManager::default().run(&inline, &mut model);
         ran.map_err(at_file(&self.path))?;
         let name = self.file.display().to_string();
-        let maxima = eval::measure(&*self.engine, &model, self.items(&name), self.load);
-        let maxima: Maxima = maxima.map_err(|e| e.at("--calibrate"))?;
-        let beyond = maxima.beyond_half();
-        Ok(beyond.map(|(name, most)| (name.to_owned(), most)).collect())
+        let (own, shared) = (&self.args.calibration_folder, &self.args.peaks_folder);
+        let folder = shared.as_ref().or(own.as_ref()).map(PathBuf::as_path);
+        let items = self.items(&name);
+        let found = calibrate::beyond_half(&*self.engine, &model, items, self.load, folder);
+        let found = found.map_err(|e| e.at("--calibrate"))?;
+        if let Some(kept) = found.kept.filter(|_| shared.is_none()) {
+            cx.progress(&format!(
+                "half precision: the values that it cannot hold are those in {}\n",
+                kept.display()
+            ));
+        }
+        Ok(found.values)
     }
 
     /// What `pipeline`, which needs no calibration, quantizes.

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// Options of the check.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct CheckArgs {
     /// Evaluate the output on this text against the input in half precision, before it gets its
     /// name; with a limit missed there is no output, and the status is 1
@@ -49,6 +49,7 @@ pub(crate) struct Check<'a> {
 }
 
 /// A text to check on where none is given: that of a calibration, after what this has taken.
+#[derive(Clone)]
 pub(crate) struct Spare {
     pub(crate) text: PathBuf,
     /// Windows that were taken.
@@ -78,6 +79,14 @@ impl CheckArgs {
     /// Whether there is a text to check on.
     pub(crate) fn is_asked(&self) -> bool {
         self.check.is_some()
+    }
+
+    /// The same, which keeps nothing that missed a limit.
+    pub(crate) fn without_keep(&self) -> CheckArgs {
+        CheckArgs {
+            keep: false,
+            ..self.clone()
+        }
     }
 
     /// The most that the mean divergence may be.

@@ -235,25 +235,16 @@ pub(crate) fn make(
             )));
         }
     }
+    let place = |r: &Ready<'_>| match folder {
+        Some(folder) if !args.dry_run || check.is_some() => folder.place(&r.output),
+        _ => Ok(r.output.clone()),
+    };
+    let targets = ready.iter().map(place).collect::<Result<Vec<_>>>()?;
     let mut checked = Vec::new();
     if let Some(check) = &check {
-        checked = match folder {
-            Some(folder) => {
-                let places = save_in(folder, &ready, args, cx).map_err(at_file(&path))?;
-                let found = places.iter().map(|place| check.evaluate(place));
-                found.collect::<Result<_>>()?
-            }
-            None => publish_checked(&ready, check, &path, args, cx)?,
-        };
+        checked = publish_checked(&ready, &targets, check, &path, args, cx)?;
     } else if !args.dry_run {
-        match folder {
-            Some(folder) => save_in(folder, &ready, args, cx).map(drop),
-            None => {
-                let targets: Vec<&Path> = ready.iter().map(|r| &*r.output).collect();
-                save(&ready, &targets, args, cx).map(drop)
-            }
-        }
-        .map_err(at_file(&path))?;
+        save(&ready, &targets, args, cx).map_err(at_file(&path))?;
     }
     let models = ready.iter().map(|r| loader_config(&r.model, &r.planned));
     let models = models.collect();
@@ -289,51 +280,38 @@ pub(crate) fn make(
 }
 
 /// Writes all of `ready`, each to its target.
-fn save(ready: &[Ready<'_>], targets: &[&Path], args: &JobArgs, cx: &Cx) -> Result<Vec<Saved>> {
+fn save(ready: &[Ready<'_>], targets: &[PathBuf], args: &JobArgs, cx: &Cx) -> Result<Vec<Saved>> {
     let models: Vec<(&Model, &Path)> = ready
         .iter()
         .zip(targets)
-        .map(|(r, target)| (&r.model, *target))
+        .map(|(r, target)| (&r.model, &**target))
         .collect();
     let bytes = ready.iter().map(|r| r.planned.bytes()).sum();
     cx.save(&models, &args.write, bytes)
 }
 
-/// Writes all of `ready` to their places in a folder that is being made.
-fn save_in(
-    folder: &Folder<'_>,
-    ready: &[Ready<'_>],
-    args: &JobArgs,
-    cx: &Cx,
-) -> Result<Vec<PathBuf>> {
-    let places = ready.iter().map(|r| folder.place(&r.output));
-    let places = places.collect::<Result<Vec<_>>>()?;
-    let targets: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
-    save(ready, &targets, args, cx)?;
-    Ok(places)
-}
-
-/// Evaluates all of `ready`, and gives those their names that missed no limit.
+/// Evaluates all of `ready`, and gives those their names that missed no limit, unless nothing is to be
+/// written: then it was for the evaluation alone.
 fn publish_checked(
     ready: &[Ready<'_>],
+    targets: &[PathBuf],
     check: &Check<'_>,
     model: &Path,
     args: &JobArgs,
     cx: &Cx,
 ) -> Result<Vec<Evaluation>> {
-    let staged = ready
+    let staged = targets
         .iter()
-        .map(|r| Staging::new(&r.output))
+        .map(|target| Staging::new(target))
         .collect::<Result<Vec<_>>>()?;
     let places: Vec<PathBuf> = staged.iter().map(Staging::path).collect();
-    let targets: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
-    let saved = save(ready, &targets, args, cx).map_err(at_file(model))?;
+    let saved = save(ready, &places, args, cx).map_err(at_file(model))?;
     let evaluations = places
         .iter()
         .map(|place| check.evaluate(place))
         .collect::<Result<Vec<_>>>()?;
     for ((staging, saved), evaluation) in staged.into_iter().zip(saved).zip(&evaluations) {
-        if evaluation.passed() || check.keeps() {
+        if !args.dry_run && (evaluation.passed() || check.keeps()) {
             staging.publish(&saved.files)?;
         }
     }

@@ -106,7 +106,7 @@ pub(crate) fn beside(model: &Path) -> Option<PathBuf> {
 }
 
 /// What must hold. None is assumed.
-#[derive(Args, Default)]
+#[derive(Args, Clone, Default)]
 pub(crate) struct LimitArgs {
     /// Mean Kullback-Leibler divergence from the baseline, in nats, at most
     /// [example: --max-mean-kld 0.05]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -180,6 +181,42 @@ def test_as_small_as_a_divergence_allows(quantize, onnxq) -> None:
     assert recipe.is_file()
 
 
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("limit", [0.0045, 0.02, 0.05])
+def test_the_smallest_that_held_is_kept(keep, limit, onnxq, texts) -> None:
+    tokens = ("--tokenizer", TINYLM / "tokenizer.json", "--window", WINDOW, "--calibration-windows", 16)
+    data = ("--calibrate", texts[0], *tokens, *(("--check", texts[1], "--keep") if keep else ()))
+    least = ("--budget", "least", "--max-mean-kld", limit, "--json", "report.json")
+    done = onnxq.ok("quantize", MODEL, "-o", "least.onnx", *data, *least)
+    mixes = [float(bits) for bits in re.findall(r"mixed: ([\d.]+) bits", done.err)]
+    measured = [float(kld) for kld in re.findall(r"measured ([\d.]+), expected", done.err)]
+    assert len(mixes) == len(measured) and 1 <= len(mixes) <= 3
+    held = [(bits, kld) for bits, kld in zip(mixes, measured, strict=True) if kld <= limit]
+    # Above the limit the next one is larger; well below it, smaller.
+    for (bits, kld), after in zip(zip(mixes, measured, strict=True), mixes[1:], strict=False):
+        assert after > bits if kld > limit else after < bits and kld < 0.9 * limit + 1e-4
+    assert len(mixes) > 1 or measured[0] > 0.8 * limit
+    bits, kld = min(held)
+    found = checked(onnxq)
+    # As printed.
+    assert found["bits"] == pytest.approx(bits, abs=6e-4) and found["kld"] == pytest.approx(kld, abs=6e-5)
+    assert f"kept: {bits:.3f} bits" in done.err
+    # The file and the recipe are those of the report, whatever was tried after them.
+    sha256 = json.loads((onnxq.dir / "report.json").read_text(encoding="utf-8"))["check"]["models"][0]["sha256"]
+    assert harness.sha256(onnxq.dir / "least.onnx") == sha256
+    onnxq.ok("quantize", MODEL, "-o", "again.onnx", "--calibrate", texts[0], *tokens, "--recipe", "least.recipe.toml")
+    assert harness.sha256(onnxq.dir / "again.onnx") == sha256
+    expected = {"least.onnx", "least.recipe.toml", "again.onnx", "report.json"}
+    assert {p.name for p in onnxq.dir.iterdir() if p.suffix != ".txt"} == expected
+
+
+def test_a_budget_that_is_only_tried_writes_nothing(quantize, onnxq) -> None:
+    before = set(onnxq.dir.iterdir())
+    for budget in (("5.2bpw",), ("least", "--max-mean-kld", 0.02)):
+        quantize("none.onnx", "--budget", *budget, "--calibration-windows", 16, "--dry-run")
+        assert set(onnxq.dir.iterdir()) == before
+
+
 def test_a_budget_of_bytes(quantize) -> None:
     size = MODEL.stat().st_size
     limit = 0.2 * size / 1e6
@@ -216,6 +253,31 @@ def test_what_cannot_be_decided_is_said(refused, onnxq, texts, tmp_path) -> None
     refused("--recipe", tmp_path / "other.toml", mentions=("another model", "none.such"))
     (tmp_path / "wrong.toml").write_text(recipe.replace("bits = 4", "bits = 3"), encoding="utf-8")
     refused("--recipe", tmp_path / "wrong.toml", mentions=("wrong.toml", "3 bits"))
+
+
+def test_what_half_cannot_hold_is_measured_once(onnxq: harness.Onnxq) -> None:
+    b = GraphBuilder()
+    x = b.input("x", ["rows", 32])
+    large = b.node("MatMul", x, b.weight("W", 1e3 * random(32, 32)), out="large")
+    b.output(b.node("Tanh", large, out="y"), ["rows", 32])
+    harness.save(b.model(), onnxq.dir / "in.onnx")
+    np.savez(onnxq.dir / "feeds.npz", x=1e3 * random(8, 32))
+    np.savez(onnxq.dir / "others.npz", x=random(8, 32))
+
+    def run(feeds: str, *args: object) -> tuple[bool, bytes]:
+        done = onnxq.ok("quantize", "in.onnx", "-o", "out.onnx", "--dtype", "fp16", "--calibrate", feeds, *args)
+        return "half precision: the values that it cannot hold are those in" in done.err, (onnxq.dir / "out.onnx").read_bytes()
+
+    by_itself = run("feeds.npz")
+    kept = ("--calibration-folder", "work")
+    assert not by_itself[0]
+    assert run("feeds.npz", *kept) == by_itself
+    assert run("feeds.npz", *kept) == (True, by_itself[1])
+    # What is measured follows from the data and from what runs before, and from nothing of the codes.
+    told, other = run("others.npz", *kept)
+    assert not told and other != by_itself[1], "these are small enough"
+    assert not run("feeds.npz", *kept, "--dim", "rows=8")[0]
+    assert run("feeds.npz", *kept)[0]
 
 
 def test_activations_that_are_no_numbers(onnxq: harness.Onnxq) -> None:

@@ -4,18 +4,17 @@ use std::{path::Path, str::FromStr};
 
 use onnxq::{
     Error, Result,
-    eval::Evaluation,
-    mix::{Budget, Form, Recipe},
+    mix::{Budget, Calibration, Form, Mix, Recipe},
     quant::Method,
 };
 
 use super::{
-    Decided, QuantizeArgs,
+    Decided, Dtype, QuantizeArgs,
     pipeline::{Blocks, DATA_FREE},
 };
 use crate::cli::{
     Cx, ExitStatus,
-    calibrate::{Prepared, check_recipe},
+    calibrate::{Prepared, Survey, check_recipe},
     job::{Demands, Done},
     package::Folder,
 };
@@ -43,8 +42,14 @@ impl FromStr for Spend {
     }
 }
 
-/// How often a mix is made for `--budget least`, where what is measured of it is above what was expected.
-const ATTEMPTS: usize = 3;
+/// What mixes of one model are made by.
+pub(super) struct Mixing<'a> {
+    dtype: Dtype,
+    method: Method,
+    prepared: &'a Prepared<'a>,
+    pub(super) survey: Survey<'a>,
+    calibration: Calibration,
+}
 
 impl QuantizeArgs {
     /// The forms that a budget tries; none without one.
@@ -75,8 +80,7 @@ impl QuantizeArgs {
                 Method::Gptq
             )));
         }
-        let limit = self.check.max_mean_kld();
-        let mut goal = match (budget, limit) {
+        let goal = match (budget, self.check.max_mean_kld()) {
             (Spend::Within(budget), _) => budget,
             (Spend::Least, Some(limit)) => Budget::Divergence(limit),
             (Spend::Least, None) => {
@@ -95,38 +99,45 @@ impl QuantizeArgs {
             self.pipeline(dtype, Some(blocks), &decided.large)
         };
         let method = self.method(&decided);
-        let survey = prepared.survey(goal.forms(), method, &alike, cx)?;
-        let calibration = prepared.calibration()?;
-        for attempt in 1.. {
-            let mix = survey.within(goal)?;
-            cx.note(&format!(
-                "mixed: {:.3} bits a weight, expected mean KLD {:.4}\n",
-                mix.bits, mix.cost
-            ));
-            let calibration = Some(calibration.clone());
-            let recipe = Recipe::new(dtype.name(), method, calibration, mix.entries);
-            decided.recipe = Some(recipe);
-            decided.calibrated = self.calibrated(Some(prepared), &decided, cx)?;
-            let done = self.write(&decided, demands, cx)?;
-            let measured = done.checked.first().and_then(Evaluation::mean_kld);
-            match (&done.status, goal, limit, measured) {
-                // As much below the limit as the expectation was too low.
-                (ExitStatus::Differs, Budget::Divergence(from), Some(limit), Some(measured))
-                    if measured > limit && attempt < ATTEMPTS =>
-                {
-                    cx.note(&format!(
-                        "measured {measured:.4}, expected at most {limit}\n"
-                    ));
-                    goal = Budget::Divergence(from.min(mix.cost) * (limit / measured) * 0.97);
-                }
-                (ExitStatus::Done, ..) => {
-                    self.write_recipe(prepared, &decided, demands.folder, cx)?;
-                    return Ok(done);
-                }
-                _ => return Ok(done),
+        let mixing = Mixing {
+            dtype,
+            method,
+            prepared,
+            survey: prepared.survey(goal.forms(), method, &alike, cx)?,
+            calibration: prepared.calibration()?,
+        };
+        match goal {
+            Budget::Divergence(limit) => self.least(limit, &mixing, &mut decided, demands, cx),
+            size => {
+                let mix = mixing.survey.within(size)?;
+                self.mixed(mix, &mixing, &mut decided, demands, cx)
             }
         }
-        unreachable!("it ends within its attempts")
+    }
+
+    /// Makes what `mix` says, and its recipe where that meets the demands.
+    pub(super) fn mixed(
+        &self,
+        mix: Mix,
+        mixing: &Mixing<'_>,
+        decided: &mut Decided,
+        demands: &Demands<'_>,
+        cx: &Cx,
+    ) -> Result<Done> {
+        cx.note(&format!(
+            "mixed: {:.3} bits a weight, expected mean KLD {:.4}\n",
+            mix.bits, mix.cost
+        ));
+        let calibration = Some(mixing.calibration.clone());
+        let dtype = mixing.dtype.name();
+        let recipe = Recipe::new(dtype, mixing.method, calibration, mix.entries);
+        decided.recipe = Some(recipe);
+        decided.calibrated = self.calibrated(Some(mixing.prepared), decided, cx)?;
+        let done = self.write(decided, demands, cx)?;
+        if done.status == ExitStatus::Done {
+            self.write_recipe(mixing.prepared, decided, demands.folder, cx)?;
+        }
+        Ok(done)
     }
 
     /// Writes the recipe beside the output.

@@ -2,6 +2,7 @@
 
 mod budget;
 mod dtype;
+mod least;
 mod output;
 mod pipeline;
 mod used;
@@ -246,11 +247,11 @@ impl QuantizeArgs {
         self.recipe.as_deref()
     }
 
-    /// Keeps in the folder `survey` what runs with other budgets have in common, and in the file `peaks` what
+    /// Keeps in the folder `survey` what runs with other budgets have in common, and in the folder `peaks` what
     /// those with other forms and methods have.
     pub(super) fn share(&mut self, survey: PathBuf, peaks: PathBuf) {
         self.calibrate.survey_folder = Some(survey);
-        self.calibrate.peaks_file = Some(peaks);
+        self.calibrate.peaks_folder = Some(peaks);
     }
 
     /// The outputs that are asked for.
@@ -272,7 +273,7 @@ impl QuantizeArgs {
     fn decide(&self, prepared: Option<&Prepared<'_>>, cx: &Cx) -> Result<Decided> {
         let mut decided = Decided::default();
         if let Some(prepared) = prepared.filter(|_| self.dtypes().iter().any(|d| d.is_half())) {
-            decided.large = prepared.beyond_half()?;
+            decided.large = prepared.beyond_half(cx)?;
         }
         if let Some(path) = &self.recipe {
             decided.recipe = Some(self.read_recipe(path, prepared, &decided.large, cx)?);

@@ -61,18 +61,6 @@ impl Source {
 /// A mean divergence below this is not far from what holding a baseline in half precision costs.
 const NEAR: f64 = 1e-5;
 
-/// Options that say how codes are chosen, and nothing of what the model computes as it came.
-const FORM: [&str; 8] = [
-    "--method",
-    "--bits",
-    "--block-size",
-    "--asymmetric",
-    "--symmetric",
-    "--accuracy-level",
-    "--format",
-    "--budget",
-];
-
 /// Makes and compares models.
 pub(super) struct Tuner<'a> {
     args: &'a TuneArgs,
@@ -264,18 +252,13 @@ impl<'a> Tuner<'a> {
         more.extend(["--engine".into(), self.engine.engine.name().into()]);
         let mut args = way.arguments(&more, self.common)?;
         let forms = args.tried_forms();
-        let named = |options: String| {
-            Key {
-                options,
-                ..key.clone()
-            }
-            .name()
+        let survey = Key {
+            options: format!("{} {forms:?}", way.without_budget()),
+            ..key.clone()
         };
-        let survey = named(format!("{} {forms:?}", way.without(&["--budget"])));
-        let peaks = named(way.without(&FORM));
         args.share(
-            self.folder.work(&format!("survey-{survey}")),
-            self.folder.work(&format!("peaks-{peaks}.json")),
+            self.folder.work(&format!("survey-{}", survey.name())),
+            self.folder.work("peaks"),
         );
         // It is compared by itself.
         let made = quantize::make(&args, false, None, self.cx)?;

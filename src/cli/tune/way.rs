@@ -170,19 +170,16 @@ impl Way {
         Ok(read(&words, common)?.1)
     }
 
-    /// [`options`](Self::options) without those of these names.
-    pub(super) fn without(&self, names: &[&str]) -> String {
+    /// [`options`](Self::options) without the budget.
+    pub(super) fn without_budget(&self) -> String {
         let mut words = self.words.iter().map(|w| w.to_string_lossy());
         let mut left = Vec::new();
         while let Some(word) = words.next() {
-            let (name, joined) = word
-                .split_once('=')
-                .map_or((&*word, false), |(n, _)| (n, true));
-            match names.contains(&name) {
-                false => left.push(word.into_owned()),
-                true if joined || matches!(name, "--asymmetric" | "--symmetric") => {}
+            match &*word {
                 // Its value goes with it.
-                true => drop(words.next()),
+                "--budget" => drop(words.next()),
+                joined if joined.starts_with("--budget=") => {}
+                _ => left.push(word.into_owned()),
             }
         }
         words::join(left.iter().map(String::as_str))
@@ -306,10 +303,8 @@ mod tests {
             "--dtype q4f16 --budget 5bpw --calibrate 'my text.txt' --calibration-windows 4";
         assert_eq!(budget.options(), expected);
         let only = "--dtype q4f16 --calibrate 'my text.txt' --calibration-windows 4";
-        assert_eq!(budget.without(&["--budget"]), only);
-        let gptq = way("--method=gptq --asymmetric --block-size 32");
-        let form = ["--method", "--asymmetric", "--block-size"];
-        assert_eq!(gptq.without(&form), only);
+        assert_eq!(budget.without_budget(), only);
+        assert_eq!(way("--budget=5bpw").without_budget(), only);
         assert_eq!(way("").name(), "q4f16");
         // Another dtype of all ways: int8 has no use for a calibration.
         let int8 = common(Dtype::Int8, Some(calibration()));
