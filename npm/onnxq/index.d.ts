@@ -41,6 +41,8 @@ export interface WriteOptions extends RunOptions, ReadOptions {
   dim?: Record<string, number>;
   dryRun?: boolean;
   externalData?: "auto" | "always" | "never";
+  /** Bytes, or a text such as "500MB". */
+  chunkSize?: number | string;
   sync?: boolean;
   recordSha?: boolean;
   verifyEach?: boolean;
@@ -78,6 +80,12 @@ export interface QuantizeOptions extends WriteOptions, EngineOptions, TextOption
   calibrationFolder?: Path;
   check?: Path;
   keep?: boolean;
+  config?: Path;
+  noConfig?: boolean;
+  layout?: "onnx" | "flat";
+  force?: boolean;
+  sums?: boolean;
+  card?: boolean;
 }
 
 /** Options of `onnxq eval`. */
@@ -106,6 +114,7 @@ export interface EvaluateOptions extends RunOptions, EngineOptions, TextOptions,
 /** Options of `onnxq verify`. */
 export interface VerifyOptions extends RunOptions, ReadOptions {
   target?: string | string[];
+  source?: Path;
 }
 
 /** Options of `onnxq inspect`. */
@@ -324,7 +333,9 @@ export interface Verification {
   violations: Violation[];
   targets: string[];
   findings: Finding[];
-  /** Whether the model is valid and the targets run it; slowly is enough. */
+  /** What is wrong with the files around it, or with its record of what it was made from. */
+  faults: string[];
+  /** Whether the model is valid, is what it says, and the targets run it; slowly is enough. */
   passed: boolean;
 }
 

@@ -52,6 +52,9 @@ export async function evaluate(models, options = {}) {
 
 export async function verify(model, options = {}) {
   const { status, found } = await run("verify", [model], options);
+  if (Array.isArray(found)) {
+    throw new OnnxqError(`${text(model)} has ${found.length} models; expected the path of one`);
+  }
   return { ...found, passed: status === 0 };
 }
 

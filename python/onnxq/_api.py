@@ -84,12 +84,16 @@ def evaluate(
     return decode(Evaluation, found)
 
 
-def verify(model: StrPath, *targets: str) -> Verification:
-    """Whether a model is valid, and whether ``targets`` (such as ``"onnxruntime@1.20"``) run it.
+def verify(model: StrPath, *targets: str, source: Optional[StrPath] = None) -> Verification:
+    """Whether a model is valid, whether ``targets`` (such as ``"onnxruntime@1.20"``) run it, and whether it was
+    made from ``source``.
 
-    :raises Error: It could not be read.
+    :raises Error: It could not be read, or is a folder with several models.
     """
-    _, found = report("verify", path(model), *arguments({"target": targets}))
+    given = arguments({"target": targets, "source": source})
+    _, found = report("verify", path(model), *given)
+    if isinstance(found, list):
+        raise Error(f"{os.fspath(model)} has {len(found)} models; expected the path of one")
     return decode(Verification, found)
 
 

@@ -55,6 +55,7 @@ class OptimizeOptions(CommandOptions, ReadOptions, total=False):
     dim: Mapping[str, int]
     dry_run: bool
     external_data: str
+    chunk_size: Union[int, str]
     sync: bool
     record_sha: bool
     verify_each: bool
@@ -85,6 +86,12 @@ class QuantizeOptions(OptimizeOptions, EngineOptions, TextOptions, LimitOptions,
     calibration_folder: StrPath
     check: StrPath
     keep: bool
+    config: StrPath
+    no_config: bool
+    layout: str
+    force: bool
+    sums: bool
+    card: bool
 
 
 class EvaluateOptions(CommandOptions, EngineOptions, TextOptions, LimitOptions, total=False):

@@ -116,11 +116,13 @@ class Verification:
     violations: list[Violation]
     targets: list[str]
     findings: list[Finding]
+    #: What is wrong with the files around it, or with its record of what it was made from.
+    faults: list[str]
 
     @property
     def passed(self) -> bool:
-        """Whether the model is valid and the targets run it; slowly is enough."""
-        return self.valid and all(finding.effect in ("runs", "slow") for finding in self.findings)
+        """Whether the model is valid, is what it says, and the targets run it; slowly is enough."""
+        return self.valid and not self.faults and all(finding.effect in ("runs", "slow") for finding in self.findings)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,6 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     provenance: Option<Provenance>,
     /// What is wrong with its record, and, told with the first model of a folder, with the files around it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     faults: Vec<String>,
 }
 
