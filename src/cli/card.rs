@@ -22,6 +22,7 @@ use super::{
 /// # Errors
 /// A model cannot be read again.
 pub(super) fn card(done: &Done, staged: &Path) -> Result<String> {
+    let published = || done.summaries.iter().filter(|s| s.is_published());
     let mut text =
         "---\nlibrary_name: transformers.js\ntags:\n- onnx\n- quantized\n---\n".to_owned();
     let _ = writeln!(
@@ -30,11 +31,11 @@ pub(super) fn card(done: &Done, staged: &Path) -> Result<String> {
         env!("CARGO_PKG_VERSION")
     );
     text += "| file | dtype | size | of the original | bits a weight | runs in |\n|---|---|--:|--:|--:|---|\n";
-    for summary in &done.summaries {
+    for summary in published() {
         text += &row(summary);
     }
     text += "\n## Origin\n\n| file | made from | SHA-256 of that | by |\n|---|---|---|---|\n";
-    for summary in &done.summaries {
+    for summary in published() {
         text += &origin(summary, staged)?;
     }
     text += "\n## Measured\n\n";

@@ -71,11 +71,6 @@ impl Spare {
 }
 
 impl CheckArgs {
-    /// Whether an output stays that missed a limit.
-    pub(crate) fn keeps(&self) -> bool {
-        self.keep
-    }
-
     /// Whether there is a text to check on.
     pub(crate) fn is_asked(&self) -> bool {
         self.check.is_some()
@@ -162,7 +157,7 @@ impl Check<'_> {
     }
 
     pub(crate) fn keeps(&self) -> bool {
-        self.args.keeps()
+        self.args.keep
     }
 }
 

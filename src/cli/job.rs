@@ -143,7 +143,7 @@ pub(crate) struct Done {
     pub(crate) summaries: Vec<Summary>,
     /// What a check found of each output.
     pub(crate) checked: Vec<Evaluation>,
-    /// What loaders are told of each output.
+    /// What loaders are told of each output that missed no limit.
     pub(crate) models: Vec<LoaderConfig>,
 }
 
@@ -246,16 +246,18 @@ pub(crate) fn make(
     } else if !args.dry_run {
         save(&ready, &targets, args, cx).map_err(at_file(&path))?;
     }
-    let models = ready.iter().map(|r| loader_config(&r.model, &r.planned));
-    let models = models.collect();
     let passed = checked.iter().all(Evaluation::passed);
     let mut evaluations = checked.iter();
     let keeps = check.is_some_and(|c| c.keeps());
+    let mut models = Vec::new();
     let summaries: Vec<Summary> = ready
         .into_iter()
         .map(|r| {
             let evaluation = evaluations.next();
             let published = keeps || evaluation.is_none_or(Evaluation::passed);
+            if published {
+                models.push(loader_config(&r.model, &r.planned));
+            }
             summary.of(Outcome {
                 pipeline: r.pipeline,
                 report: r.report,

@@ -134,6 +134,11 @@ impl Summary {
         self.runs_from
     }
 
+    /// Whether the output has its name.
+    pub(crate) fn is_published(&self) -> bool {
+        self.published
+    }
+
     pub(crate) fn pipeline(&self) -> &str {
         &self.pipeline
     }

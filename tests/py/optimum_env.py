@@ -20,7 +20,7 @@ import fetch
 import harness
 
 HERE = Path(__file__).resolve().parent
-REQUIREMENTS = ["optimum==1.23.3", "transformers==4.46.3", "onnx==1.23.2", "onnxruntime==1.31.1", "numpy<2"]
+REQUIREMENTS = ["optimum==1.23.3", "transformers==4.44.2", "onnx==1.23.2", "onnxruntime==1.31.1", "numpy<2"]
 DEBIAN = ["python3-torch", "python3-venv"]
 INSTALL_SECONDS = 1200
 

@@ -62,7 +62,7 @@ def test_model_given_as_its_folder(inside, onnxq):
 @pytest.mark.usefixtures("model")
 def test_output_given_as_a_folder(onnxq):
     (onnxq.dir / "folder").mkdir()
-    onnxq.ok("quantize", "in.onnx", "-o", "folder")
+    onnxq.ok("quantize", "in.onnx", "-o", "folder", "--no-config")
     [written] = (onnxq.dir / "folder").rglob("*.onnx")
     harness.session(written)
 

@@ -91,7 +91,7 @@ def test_nothing_appears_when_one_fails(onnxq: harness.Onnxq) -> None:
     weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
     harness.save(model, onnxq.dir / "in.onnx")
     (onnxq.dir / "out").mkdir()
-    onnxq.refuses("quantize", "in.onnx", "-o", "out/", "--dtype", "fp16,q4", mentions=("NaN",))
+    onnxq.refuses("quantize", "in.onnx", "-o", "out/", "--no-config", "--dtype", "fp16,q4", mentions=("NaN",))
     assert list((onnxq.dir / "out").iterdir()) == []
 
 
@@ -101,7 +101,7 @@ def test_a_check_of_each(onnxq: harness.Onnxq, tmp_path: Path) -> None:
     text.write_text("Once upon a time there was a little girl. " * 40, encoding="utf-8")
     (onnxq.dir / "out").mkdir()
     done = onnxq(
-        "quantize", TINYLM, "-o", "out/", "--dtype", "fp16,q2", "--check", text,
+        "quantize", TINYLM, "-o", "out/", "--no-config", "--dtype", "fp16,q2", "--check", text,
         "--max-mean-kld", "0.001", "--windows", 1, "--window", 64,
     )  # fmt: skip
     assert done.status == 1, done.describe()

@@ -154,7 +154,7 @@ pub(crate) fn run(args: &mut QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
     let mut beside = String::new();
     if let Some(folder) = folder
         && !args.job.dry_run
-        && (done.status == ExitStatus::Done || args.check.keeps())
+        && !done.models.is_empty()
     {
         let card = match folder.has_card() {
             true => Some(card(&done, folder.staged()?)?),
