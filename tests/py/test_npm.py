@@ -187,7 +187,7 @@ const options = { baseline: "model.onnx", text: "heldout.txt", windows: 2, engin
 const held = await evaluate("small.onnx", { ...options, maxMeanKld: 0.5 });
 const missed = await evaluate(["small.onnx"], { ...options, maxMeanKld: 1e-6 });
 assert.deepEqual([held.passed, missed.passed], [true, false]);
-const both = await quantizeAll("model.onnx", { dtype: ["q4", "fp16"], output: ".", threads: 1 });
+const both = await quantizeAll("model.onnx", { dtype: ["q4", "fp16"], output: ".", noConfig: true, threads: 1 });
 assert.deepEqual(both.map((report) => report.output[0].path), ["./model_q4.onnx", "./model_fp16.onnx"]);
 await optimize("model.onnx", { output: "clean.onnx", passes: "clean", dim: { batch_size: 1 } });
 assert.equal((await inspect("clean.onnx")).inputs[0].shape[0], 1);

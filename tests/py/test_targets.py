@@ -257,7 +257,7 @@ def test_a_finding_says_where_what_and_how_it_is_known(onnxq):
 def test_the_worst_of_several_targets_counts(onnxq):
     path = save("gather-4-odd-zeros", onnxq)
     onnxq.ok("verify", path, "--target", "onnxruntime@1.31")
-    done = onnxq("verify", path, "--target", "onnxruntime@1.31,transformers.js@4")
+    done = onnxq("verify", path, "--target", "onnxruntime@1.31,onnxruntime-web@1.26")
     assert done.status == 1
     assert "onnxruntime-web@1.26: gives a wrong result" in done.out
     assert "onnxruntime@1.31: runs" in done.out

@@ -158,7 +158,7 @@ print(json.dumps([held.engine.name, held.models[0].divergence.kld.mean.value, re
 def test_other_functions(installed, workspace):
     code = """
 import onnxq
-both = onnxq.quantize_all("model.onnx", ".", dtypes=["q4", "fp16"], threads=1)
+both = onnxq.quantize_all("model.onnx", ".", dtypes=["q4", "fp16"], no_config=True, threads=1)
 assert [report.path.name for report in both] == ["model_q4.onnx", "model_fp16.onnx"]
 clean = onnxq.optimize("model.onnx", "clean.onnx", "clean", dim={"batch_size": 1})
 assert {done.name for done in clean.passes} > {"const-fold", "fix-dims"}
