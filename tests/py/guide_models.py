@@ -1,4 +1,4 @@
-"""Small models with made-up weights for the guides: a classifier and a speech recognizer, as exporters write them."""
+"""The models of the guides, small and with made-up weights: a classifier and a speech recognizer."""
 
 from __future__ import annotations
 
@@ -123,8 +123,10 @@ class Speech:
         x = self.place(x)
         x = g.op("Transpose", "/encoder", x, perm=[0, 2, 1])
         for i in range(2):
-            inner = g.op("Relu", f"/encoder/{i}", self.linear(f"/encoder/{i}/up", x, WIDTH, 4 * WIDTH))
-            x = self.norm(f"/encoder/{i}", g.op("Add", f"/encoder/{i}", x, self.linear(f"/encoder/{i}/down", inner, 4 * WIDTH, WIDTH)))
+            scope = f"/encoder/{i}"
+            inner = g.op("Relu", scope, self.linear(f"{scope}/up", x, WIDTH, 4 * WIDTH))
+            inner = self.linear(f"{scope}/down", inner, 4 * WIDTH, WIDTH)
+            x = self.norm(scope, g.op("Add", scope, x, inner))
         g.op("Identity", "", self.linear("/lm_head", x, WIDTH, LETTERS), out="logits")
         g.output("logits", ("batch_size", "frames", LETTERS))
         return g.model()
@@ -132,7 +134,8 @@ class Speech:
     def convolution(self, index: int, x: str, kernel: int, stride: int) -> str:
         g, scope = self.g, f"/feature_extractor/conv_layers.{index}"
         weight = self.weight(f"conv_layers.{index}.weight", CHANNELS, CHANNELS if index else 1, kernel)
-        return g.op("Relu", scope, g.op("Conv", f"{scope}/conv", x, weight, strides=[stride], kernel_shape=[kernel]))
+        x = g.op("Conv", f"{scope}/conv", x, weight, strides=[stride], kernel_shape=[kernel])
+        return g.op("Relu", scope, x)
 
     def place(self, x: str) -> str:
         g, groups, kernel = self.g, 16, 15
@@ -144,8 +147,9 @@ class Speech:
     def linear(self, scope: str, x: str, inside: int, outside: int) -> str:
         self.seed += 1
         weight = random(inside, outside, seed=self.seed, scale=inside**-0.5)
-        product = self.g.op("MatMul", scope, x, self.g.weight(f"{scope[1:]}.weight", weight))
-        return self.g.op("Add", scope, product, self.g.weight(f"{scope[1:]}.bias", random(outside, seed=self.seed, scale=0.1)))
+        x = self.g.op("MatMul", scope, x, self.g.weight(f"{scope[1:]}.weight", weight))
+        bias = random(outside, seed=self.seed, scale=0.1)
+        return self.g.op("Add", scope, x, self.g.weight(f"{scope[1:]}.bias", bias))
 
     def norm(self, scope: str, x: str) -> str:
         scale, bias = np.ones(WIDTH, np.float32), np.zeros(WIDTH, np.float32)
@@ -162,7 +166,7 @@ def speech(folder: Path) -> None:
     )  # fmt: skip
     side = {
         "config.json": {"architectures": ["Wav2Vec2ForCTC"], "model_type": "wav2vec2", "vocab_size": LETTERS},
-        "preprocessor_config.json": {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16000},
+        "preprocessor_config.json": {"sampling_rate": 16000},
         "vocab.json": {chr(ord("a") + i): i for i in range(26)},
     }
     for name, fields in side.items():

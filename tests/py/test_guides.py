@@ -8,8 +8,8 @@ A guide is read block by block. A comment right above a block says what is speci
     <!-- from: examples/... -->  text that is this very file of the repository
     <!-- figures vary -->    numbers, and units of time, in this output may be others
 
-A `text` block is what the shell block before it printed, whole but for `...`, which stands for any lines, or for
-any part of one, and for the number of blanks between words.
+A `text` block is what the shell block before it printed. In it `...` stands for any lines, or any part of
+one, and blanks for any number of blanks.
 """
 
 from __future__ import annotations
@@ -131,11 +131,19 @@ class Reader:
         }
         self.printed: str | None = None
 
+    def begin(self) -> None:
+        """A text before the first command lists what there is: a file a line, by its first word."""
+        first = next(block for block in blocks(self.guide) if block.language in ("sh", "text"))
+        if first.language == "text":
+            listed = [line.split()[0] for line in first.text.splitlines()]
+            assert [name for name in listed if not (self.folder / name).exists()] == []
+
     def follow(self, block: Block) -> None:
         if block.word == "file":
             (self.folder / block.value).write_text(block.text, encoding="utf-8")
         elif block.word == "from":
-            assert block.text == (harness.REPOSITORY / block.value).read_text(encoding="utf-8"), self.at(block)
+            source = (harness.REPOSITORY / block.value).read_text(encoding="utf-8")
+            assert block.text == source, self.at(block)
         elif block.word == "not run":
             assert block.language == "sh", f"{self.at(block)}: nothing to run"
             self.printed = None
@@ -191,6 +199,7 @@ def test_guide(name, binary, tmp_path):
     commands.mkdir()
     (commands / "onnxq").symlink_to(binary)
     reader = Reader(GUIDES / f"{name}.md", tmp_path, [commands, *path])
+    reader.begin()
     for block in blocks(reader.guide):
         reader.follow(block)
 
@@ -209,7 +218,10 @@ def test_every_guide_is_followed_and_listed():
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
-@pytest.mark.parametrize("document", [harness.REPOSITORY / "README.md", *sorted(GUIDES.glob("*.md"))], ids=lambda p: p.stem)
+DOCUMENTS = [harness.REPOSITORY / "README.md", *sorted(GUIDES.glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_links_lead_to_files(document):
     links = [link for link in LINK.findall(document.read_text(encoding="utf-8")) if "://" not in link]
     assert [link for link in links if not (document.parent / link).exists()] == []
@@ -220,9 +232,10 @@ def test_the_workflow_is_one_that_the_action_takes():
     action = yaml.safe_load((harness.REPOSITORY / "action.yml").read_text(encoding="utf-8"))
     required = {name for name, one in action["inputs"].items() if one.get("required")}
     workflows = [yaml.safe_load(b.text) for b in blocks(GUIDES / "numerics-in-ci.md") if b.language == "yaml"]
-    steps = [s for w in workflows for job in w["jobs"].values() for s in job["steps"] if "onnxq" in s.get("uses", "")]
-    assert steps
-    for step in steps:
+    steps = [step for workflow in workflows for job in workflow["jobs"].values() for step in job["steps"]]
+    ours = [step for step in steps if "onnxq" in step.get("uses", "")]
+    assert ours
+    for step in ours:
         assert set(step["with"]) <= set(action["inputs"])
         assert required <= set(step["with"])
 
