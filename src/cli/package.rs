@@ -165,7 +165,8 @@ impl Folder<'_> {
         if !self.args.no_config && !self.is_source() {
             let (files, bytes) = self.companions(models)?;
             text = format!(
-                "and {files} files that loaders read: {:.1} KB\n",
+                "and {files} file{} that loaders read: {:.1} KB\n",
+                if files == 1 { "" } else { "s" },
                 bytes as f64 / 1e3
             );
         }

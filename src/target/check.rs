@@ -6,6 +6,7 @@ use super::{Because, Effect, Form, Runtime, Target, Targets, Verdict};
 use crate::{
     infer::Facts,
     ir::{Callees, Model, NodeId},
+    schema::{self, Origin},
     verify::location,
 };
 
@@ -63,6 +64,9 @@ pub fn check(model: &Model, facts: &Facts, targets: &Targets) -> Assessment {
     let mut assessment = Assessment::default();
     for target in targets.iter() {
         assessment.findings.extend(versions(model, target));
+        assessment
+            .findings
+            .extend(attributes(model, &forms, target));
         assessment.nodes(model, &forms, target);
     }
     assessment
@@ -74,6 +78,9 @@ pub fn oldest_onnxruntime(model: &Model, facts: &Facts) -> Option<Target> {
     let mut forms: Vec<Form> = Vec::new();
     for node in model.reachable_nodes() {
         if functions.called(&model.nodes[node]).is_none() {
+            if unknown_attribute(model, node).is_some() {
+                return None;
+            }
             let form = Form::of(model, facts, node);
             if !forms.contains(&form) {
                 forms.push(form);
@@ -128,6 +135,42 @@ fn operator(form: &Form) -> String {
         "" => form.op_type().to_owned(),
         domain => format!("{domain}::{}", form.op_type()),
     }
+}
+
+/// What `target` has against attributes that operators do not have.
+fn attributes(model: &Model, forms: &[(NodeId, Form)], target: Target) -> Vec<Finding> {
+    if !target.runtime.is_onnxruntime() {
+        return Vec::new();
+    }
+    let finding = |(node, form): &(NodeId, Form)| {
+        let name = unknown_attribute(model, *node)?;
+        Some(Finding {
+            location: location(model, *node),
+            operator: operator(form),
+            because: Because {
+                target,
+                effect: Effect::Refused,
+                found: format!("attribute `{name}`"),
+                reason: "the operator has no such attribute".to_owned(),
+                instead: "the pass strip-attrs".to_owned(),
+                source: "executed".to_owned(),
+            },
+        })
+    };
+    forms.iter().filter_map(finding).collect()
+}
+
+/// An attribute that the operator of a node does not have, if that is one of the standard's.
+fn unknown_attribute(model: &Model, node: NodeId) -> Option<&str> {
+    let n = &model.nodes[node];
+    let opset = model.opset(n.graph, n.domain())?;
+    let schema = schema::lookup(n.domain(), &n.op_type, opset)?;
+    let checked = schema.origin == Origin::Onnx && !schema.unchecked_attributes;
+    if !checked || schema::is_beyond_table(n.domain(), opset) {
+        return None;
+    }
+    let mut names = n.attributes.iter().map(|a| &*a.name);
+    names.find(|name| schema.attribute(name).is_none())
 }
 
 /// What `target` has against the versions of format and operators that `model` says it uses.

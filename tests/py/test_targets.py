@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
 import harness
 import runtimes
+from bad_models import good_model
 from builders import CONTRIB, GraphBuilder, random
 from target_cases import CASES
 
@@ -261,6 +262,20 @@ def test_the_worst_of_several_targets_counts(onnxq):
     assert done.status == 1
     assert "onnxruntime-web@1.26: gives a wrong result" in done.out
     assert "onnxruntime@1.31: runs" in done.out
+
+
+def test_an_attribute_that_the_operator_has_not(onnxq):
+    """As exporters leave them that mark where a node comes from."""
+    model = good_model()
+    model.graph.node[0].attribute.append(helper.make_attribute("hierarchy_tag", "/layer"))
+    path = harness.save(model, onnxq.dir / "in.onnx")
+    with pytest.raises(Exception, match="Unrecognized attribute: hierarchy_tag"):
+        harness.session(path)
+    onnxq.ok("verify", path)
+    done = onnxq("verify", path, "--target", "onnxruntime,rten")
+    assert done.status == 1
+    assert "attribute `hierarchy_tag` is refused" in done.out
+    assert "use the pass strip-attrs" in done.out
 
 
 def test_a_warning_is_no_fault(onnxq):
