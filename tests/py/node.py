@@ -97,3 +97,8 @@ def ok(script: Path, *args: object, **options) -> str:
     done = run(script, *args, **options)
     assert done.status == 0, f"`node {script.name}`: {done.describe()}"
     return done.out
+
+
+if __name__ == "__main__":
+    # So that they can be fetched while other things run.
+    print(node_modules())
