@@ -133,7 +133,7 @@ def test_installs_with_cargo(action, workspace, tmp_path):
 
 def test_without_cargo(action, workspace):
     if shutil.which("cargo", path=action.environment["PATH"]):
-        pytest.skip("cargo is among the programs of the system")
+        harness.cannot_run("cargo is among the programs of the system")
     done = action.run({"model": "model.onnx"}, workspace)
     assert done.failed
     assert "cargo is not installed" in done.log
