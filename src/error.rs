@@ -21,7 +21,6 @@ pub enum ErrorKind {
 }
 
 /// An error of any part of onnxq.
-#[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
     message: String,
@@ -89,6 +88,13 @@ impl Error {
     }
 }
 
+/// As [`Error::chain`], since this is what `main` prints of an error that it returns.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.chain())
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
@@ -104,6 +110,12 @@ impl StdError for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn debug_is_what_people_read() {
+        let e = Error::input("length 3, expected 4").at("`model.onnx`");
+        assert_eq!(format!("{e:?}"), "`model.onnx`: length 3, expected 4");
+    }
 
     #[test]
     fn chain_joins_every_level() {

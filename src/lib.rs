@@ -87,7 +87,7 @@ pub fn open(path: &Path) -> Result<ir::Model> {
     Ok(model)
 }
 
-/// Runs `pipeline` over the model at `input` and writes the result to `output`.
+/// Runs `pipeline` over the model at `input` and writes the result, which records what made it, to `output`.
 ///
 /// # Errors
 /// As [`open`], [`pass::Pipeline::parse`], [`pass::PassManager::run`] and [`onnx::save`].
@@ -95,6 +95,10 @@ pub fn open(path: &Path) -> Result<ir::Model> {
 pub fn compile(input: &Path, pipeline: &str, output: &Path) -> Result<onnx::Saved> {
     let pipeline = pass::Pipeline::parse(pipeline, passes::REGISTRY)?;
     let mut model = open(input)?;
-    pass::PassManager::default().run(&pipeline, &mut model)?;
+    let report = pass::PassManager::default().run(&pipeline, &mut model)?;
+    if report.passes.iter().any(|p| p.changed != pass::Changed::No) {
+        let text = pipeline.to_string();
+        package::Provenance::record(&mut model, &text, package::Origin::Unrecorded);
+    }
     onnx::save(&model, output, &onnx::SaveOptions::default())
 }

@@ -6,16 +6,11 @@ use onnxq::{
     Result,
     eval::Evaluation,
     onnx::{self, OpenOptions},
-    package::{SUMS, base_and_dtype},
+    package::{Provenance, SUMS, base_and_dtype},
     report,
 };
 
-use super::{
-    context::{SOURCE_SHA256, recorded},
-    job::Done,
-    summary::Summary,
-    table::bytes,
-};
+use super::{job::Done, summary::Summary, table::bytes};
 
 /// The card of the models of `done`, which lie somewhere in the folder `staged`, in Markdown.
 ///
@@ -76,7 +71,8 @@ fn origin(summary: &Summary, staged: &Path) -> Result<String> {
     let places = [staged.join(&name), staged.join("onnx").join(&name)];
     let place = places.iter().find(|p| p.is_file()).unwrap_or(&places[0]);
     let model = onnx::open(place, OpenOptions::default())?.model;
-    let sha = recorded(&model, SOURCE_SHA256).unwrap_or_default();
+    let sha = Provenance::of(&model).and_then(|p| p.source_sha256);
+    let sha = sha.unwrap_or_default();
     let source = summary.input_name();
     let pipeline = summary.pipeline().replace('|', "\\|");
     Ok(format!(

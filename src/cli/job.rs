@@ -12,7 +12,7 @@ use onnxq::{
     infer::facts,
     ir::Model,
     onnx::Saved,
-    package::LoaderConfig,
+    package::{LoaderConfig, Origin, Provenance},
     pass::{Changed, Options, Pipeline, Report},
     passes::REGISTRY,
     target::{self, Effect, Target, Targets},
@@ -23,7 +23,7 @@ use rayon::prelude::*;
 use super::{
     Cx, ExitStatus, ReadArgs, WriteArgs, at_option,
     check::{Check, CheckArgs, Spare, Staging},
-    context::{Inputs, at_file, record},
+    context::{Inputs, at_file},
     instruments::InstrumentArgs,
     package::{Folder, loader_config},
     summary::{Outcome, Summary},
@@ -210,7 +210,12 @@ pub(crate) fn make(
         // A model that nothing changed is written back as it was.
         if report.passes.iter().any(|p| p.changed != Changed::No) {
             let text = pipeline.to_string();
-            record(&mut model, &opened.file, &text, &args.read.how, with_sha);
+            let origin = match &args.read.how.verify_sha {
+                Some(sha) => Origin::Sha256(sha),
+                None if with_sha => Origin::File(opened.file.clone()),
+                None => Origin::Unrecorded,
+            };
+            Provenance::record(&mut model, &text, origin);
         }
         let output = (variant.output)(&path);
         let output = folder.map_or(output.clone(), |f| f.output(&output));

@@ -150,6 +150,11 @@ impl Folder<'_> {
         self.staged.folder()
     }
 
+    /// Whether it is laid out, and configured, as transformers.js wants it.
+    pub(crate) fn is_for_transformers_js(&self) -> bool {
+        self.in_onnx && !self.args.no_config
+    }
+
     /// Whether a model card is asked for.
     pub(crate) fn has_card(&self) -> bool {
         self.args.card

@@ -10,17 +10,14 @@ use onnxq::{
     Result,
     digest::sha256,
     infer,
-    ir::{Model, SourceFile},
-    package::{check_sums, chunk_faults, models},
+    ir::SourceFile,
+    package::{Provenance, check_sums, chunk_faults, models},
     target::{Assessment, Effect, Finding, Target, Targets, check},
     verify::{self, Violation},
 };
 use serde::Serialize;
 
-use super::{
-    Cx, ExitStatus, ReadArgs, at_option,
-    context::{Inputs, PIPELINE, SOURCE_SHA256, VERSION, recorded},
-};
+use super::{Cx, ExitStatus, ReadArgs, at_option, context::Inputs};
 
 /// Check that a model is valid, that targets run it, and that it is what it says it is
 ///
@@ -147,25 +144,6 @@ impl VerifyArgs {
 impl Report {
     fn is_clean(&self) -> bool {
         self.valid && self.faults.is_empty() && self.assessment.worst() <= Effect::Slow
-    }
-}
-
-/// What a model says of what made it.
-#[derive(Serialize)]
-struct Provenance {
-    version: String,
-    pipeline: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source_sha256: Option<String>,
-}
-
-impl Provenance {
-    fn of(model: &Model) -> Option<Provenance> {
-        Some(Provenance {
-            version: recorded(model, VERSION)?,
-            pipeline: recorded(model, PIPELINE)?,
-            source_sha256: recorded(model, SOURCE_SHA256),
-        })
     }
 }
 

@@ -8,6 +8,7 @@
 mod companions;
 mod config;
 mod names;
+mod provenance;
 mod repair;
 mod staged;
 mod sums;
@@ -15,6 +16,7 @@ mod sums;
 pub use companions::Source;
 pub use config::{LoaderConfig, chunk_faults, config_with};
 pub use names::{DTYPES, base_and_dtype, models, originals};
+pub use provenance::{Origin, Provenance};
 pub use repair::{Mended, mend};
 pub use staged::Staged;
 pub use sums::{SUMS, check_sums, sums};

@@ -119,6 +119,12 @@ def test_another_dtype_joins_a_folder(source, onnxq):
     onnxq.ok("verify", "out")
 
 
+def test_eight_bits_have_no_name_in_transformers_js(source, onnxq):
+    onnxq.refuses("quantize", "source", "-o", "out/", "--bits", 8, mentions=("--bits 8", "--layout flat"))
+    onnxq.ok("quantize", "source", "-o", "out/", "--bits", 8, "--layout", "flat")
+    assert (onnxq.dir / "out" / "model_q8.onnx").is_file()
+
+
 def test_nothing_is_left_of_a_run_that_fails(source, onnxq):
     before = harness.fingerprint(onnxq.dir)
     text = TINYLM / "heldout.txt"

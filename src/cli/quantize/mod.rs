@@ -146,6 +146,9 @@ pub(crate) fn run(args: &mut QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
     let models = args.models()?;
     let package = args.package.clone();
     let folder = package.folder(args.output.as_deref(), &models[0])?;
+    if let Some(folder) = &folder {
+        args.check_names(folder)?;
+    }
     let mut done = Done::default();
     for model in models {
         args.job.read.model = model;

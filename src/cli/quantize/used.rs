@@ -9,7 +9,10 @@ use onnxq::{
 };
 
 use super::{Dtype, QuantizeArgs};
-use crate::cli::context::{is_folder, listed};
+use crate::cli::{
+    context::{is_folder, listed},
+    package::Folder,
+};
 
 impl QuantizeArgs {
     /// Refuses options that none of the dtypes has a use for, and several outputs in one file.
@@ -109,6 +112,17 @@ impl QuantizeArgs {
                 models.len(),
                 listed(&models)
             ))),
+        }
+    }
+
+    /// Refuses what transformers.js has no dtype for, where it is to find it.
+    pub(super) fn check_names(&self, folder: &Folder<'_>) -> Result<()> {
+        match self.bits.as_deref() {
+            Some("8") if folder.is_for_transformers_js() => Err(Error::input(
+                "--bits 8: transformers.js has no dtype for blocks of 8 bits, and would not find the model; expected \
+                 --layout flat, or --dtype q8",
+            )),
+            _ => Ok(()),
         }
     }
 
