@@ -3,18 +3,15 @@
 use std::{
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
 use onnxq::{
     Error, Result,
-    digest::{sha256, sha256_data},
-    ir::{Model, Property, SourceFile},
+    digest::sha256,
+    ir::{Model, SourceFile},
     onnx::{self, OpenOptions, Opened, Progress, SaveOptions, Saved},
     output_file::write_whole,
     package::models,
