@@ -208,7 +208,11 @@ impl Folder<'_> {
         }
         let content = self.config(models)?;
         bytes += content.len() as u64;
-        write(&self.staged.folder()?.join(config), &content)?;
+        match self.args.config {
+            // Another one than what is there is a file like any other.
+            Some(_) => self.add(config, &content)?,
+            None => write(&self.staged.folder()?.join(config), &content)?,
+        }
         Ok((names.len() + 1, bytes))
     }
 

@@ -98,6 +98,11 @@ def test_what_exists_is_kept(source, onnxq):
     onnxq.ok("quantize", "source", "-o", "out/", "--force", "--block-size", 32)
     assert harness.sha256(onnxq.dir / "out" / "onnx" / "model_q4.onnx") != old
     assert (onnxq.dir / "out" / "mine.txt").read_text() == "kept"
+    (onnxq.dir / "config.json").write_text('{"model_type": "gpt2"}')
+    args = ("quantize", "source", "-o", "out/", "--dtype", "fp16", "--config", "config.json")
+    onnxq.refuses(*args, mentions=("out/config.json", "exists", "--force"))
+    onnxq.ok(*args, "--force")
+    assert "gpt2" in (onnxq.dir / "out" / "config.json").read_text()
     (onnxq.dir / "file").write_text("")
     onnxq.refuses("quantize", "source", "-o", "file/", mentions=("file",))
 
