@@ -102,3 +102,26 @@ pub fn compile(input: &Path, pipeline: &str, output: &Path) -> Result<onnx::Save
     }
     onnx::save(&model, output, &onnx::SaveOptions::default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compile_records_what_made_the_model() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("out.onnx");
+        let input = Path::new("testdata/tinylm/model.onnx");
+        compile(input, "strip-attrs,nbits{block=32}", &output).unwrap();
+        let made = package::Provenance::of(&open(&output).unwrap()).unwrap();
+        assert_eq!(made.version, env!("CARGO_PKG_VERSION"));
+        assert_eq!(made.pipeline, "strip-attrs,nbits{block=32}");
+        assert_eq!(made.source_sha256, None);
+        // What no pass changes is written back as it was.
+        compile(input, "strip-attrs", &output).unwrap();
+        assert_eq!(
+            std::fs::read(input).unwrap(),
+            std::fs::read(&output).unwrap()
+        );
+    }
+}
