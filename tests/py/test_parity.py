@@ -70,7 +70,8 @@ def saved(onnxq) -> Path:
 def save(onnxq, model: Path, target: Path, windows: int = 2) -> None:
     onnxq.ok(
         *("eval", model, "--text", TINYLM / "heldout.txt", "--tokenizer", TOKENIZER),
-        *("--windows", windows, "--noise", 0, "--engine", "onnxruntime", "--log-probs", target),
+        *("--windows", windows, "--noise", 0, "--log-probs", target),
+        *("--engine", "onnxruntime", "--ort-lib", harness.library()),
     )
 
 
