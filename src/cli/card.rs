@@ -10,13 +10,13 @@ use onnxq::{
     report,
 };
 
-use super::{job::Done, summary::Summary, table::bytes};
+use super::{job::Done, package::Folder, summary::Summary, table::bytes};
 
-/// The card of the models of `done`, which lie somewhere in the folder `staged`, in Markdown.
+/// The card of the models of `done`, which were written into `folder`, in Markdown.
 ///
 /// # Errors
 /// A model cannot be read again.
-pub(super) fn card(done: &Done, staged: &Path) -> Result<String> {
+pub(super) fn card(done: &Done, folder: &Folder<'_>) -> Result<String> {
     let published = || done.summaries.iter().filter(|s| s.is_published());
     let mut text =
         "---\nlibrary_name: transformers.js\ntags:\n- onnx\n- quantized\n---\n".to_owned();
@@ -31,7 +31,7 @@ pub(super) fn card(done: &Done, staged: &Path) -> Result<String> {
     }
     text += "\n## Origin\n\n| file | made from | SHA-256 of that | by |\n|---|---|---|---|\n";
     for summary in published() {
-        text += &origin(summary, staged)?;
+        text += &origin(summary, folder)?;
     }
     text += "\n## Measured\n\n";
     match &done.checked[..] {
@@ -66,11 +66,9 @@ fn row(summary: &Summary) -> String {
 }
 
 /// Where a model comes from, by its own record.
-fn origin(summary: &Summary, staged: &Path) -> Result<String> {
+fn origin(summary: &Summary, folder: &Folder<'_>) -> Result<String> {
     let name = summary.output_name();
-    let places = [staged.join(&name), staged.join("onnx").join(&name)];
-    let place = places.iter().find(|p| p.is_file()).unwrap_or(&places[0]);
-    let model = onnx::open(place, OpenOptions::default())?.model;
+    let model = onnx::open(&folder.written(&name)?, OpenOptions::default())?.model;
     let sha = Provenance::of(&model).and_then(|p| p.source_sha256);
     let sha = sha.unwrap_or_default();
     let source = summary.input_name();

@@ -142,12 +142,12 @@ impl Folder<'_> {
         }
     }
 
-    /// Where files relative to the folder are until it is published.
+    /// Where the model of this name was written.
     ///
     /// # Errors
-    /// That folder cannot be made.
-    pub(crate) fn staged(&self) -> Result<&Path> {
-        self.staged.folder()
+    /// The folder that is being filled cannot be made.
+    pub(crate) fn written(&self, name: &str) -> Result<PathBuf> {
+        Ok(self.staged.folder()?.join(self.relative(name)))
     }
 
     /// Whether it is laid out, and configured, as transformers.js wants it.

@@ -153,9 +153,9 @@ impl QuantizeArgs {
         };
         let variants = self.variants(decided)?;
         let output = (variants[0].output)(&prepared.path).with_extension("recipe.toml");
-        let place = match folder {
-            Some(folder) => folder.place(&output)?,
-            None => output.clone(),
+        let (output, place) = match folder {
+            Some(folder) => (folder.output(&output), folder.place(&output)?),
+            None => (output.clone(), output),
         };
         cx.file(&place, &recipe.text()?)?;
         cx.note(&format!(

@@ -160,7 +160,7 @@ pub(crate) fn run(args: &mut QuantizeArgs, cx: &Cx) -> Result<ExitStatus> {
         && !done.models.is_empty()
     {
         let card = match folder.has_card() {
-            true => Some(card(&done, folder.staged()?)?),
+            true => Some(card(&done, &folder)?),
             false => None,
         };
         beside = folder.publish(&done.models, card.as_deref())?;
