@@ -35,6 +35,9 @@ export interface LimitOptions {
   minTop1?: number;
   maxPplRatio?: number;
   maxLogprobDiff?: number;
+  maxDiff?: number;
+  minSnr?: number;
+  minCosine?: number;
 }
 
 export interface WriteOptions extends RunOptions, ReadOptions {
@@ -275,6 +278,7 @@ export interface LimitResult {
   found: number | null;
   held: boolean;
   worst?: TokenPlace;
+  output?: string;
 }
 
 export interface ModelResult {

@@ -146,9 +146,10 @@ class LimitResult:
 
     name: str
     limit: float
-    found: float
+    found: Optional[float]
     held: bool
     worst: Optional[TokenPlace]
+    output: Optional[str]
 
 
 @dataclass(frozen=True)

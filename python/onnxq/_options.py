@@ -40,13 +40,16 @@ class TextOptions(TypedDict, total=False):
 
 
 class LimitOptions(TypedDict, total=False):
-    """What a comparison may find at most, or at least. Divergences are in nats."""
+    """What a comparison may find at most, or at least. Divergences are in nats, ``min_snr`` is in dB."""
 
     max_mean_kld: float
     max_p99_kld: float
     min_top1: float
     max_ppl_ratio: float
     max_logprob_diff: float
+    max_diff: float
+    min_snr: float
+    min_cosine: float
 
 
 class OptimizeOptions(CommandOptions, ReadOptions, total=False):

@@ -23,6 +23,7 @@ use super::{
     check::Spare,
     context::at_file,
     engine_args::EngineArgs,
+    feed_args::is_tensors,
     text_args::{Count, TextArgs, parse_count},
 };
 
@@ -51,9 +52,6 @@ pub(crate) struct CalibrateArgs {
     #[arg(skip)]
     pub(super) peaks_folder: Option<PathBuf>,
 }
-
-/// The extensions of files that hold tensors.
-const TENSORS: [&str; 2] = ["npz", "safetensors"];
 
 impl CalibrateArgs {
     /// The model that `read` names, after `before`, and what it is run on; `None` when there is nothing to
@@ -350,9 +348,4 @@ fn told(choice: &Choice) -> String {
         }
         _ => format!("calibrated: {name}: {rows} rows\n"),
     }
-}
-
-fn is_tensors(file: &Path) -> bool {
-    let extension = file.extension().unwrap_or_default().to_string_lossy();
-    TENSORS.iter().any(|t| extension.eq_ignore_ascii_case(t))
 }

@@ -8,14 +8,15 @@ use std::{
 use clap::Args;
 use onnxq::{
     Error, Result,
-    engine::{Engine, Signature},
-    eval::{self, Baseline, Evaluation, LanguageOptions, OpenSubject, Tokens},
+    engine::{Array, Engine, LoadOptions, Signature, read_tensors},
+    eval::{self, Baseline, Evaluation, Items, LanguageOptions, OpenSubject, Tokens, report::Task},
 };
 
 use super::{
     Cx,
     context::at_file,
     engine_args::EngineArgs,
+    feed_args::is_tensors,
     half::Half,
     text_args::{LimitArgs, TextArgs},
 };
@@ -23,10 +24,10 @@ use super::{
 /// Options of the check.
 #[derive(Args, Clone)]
 pub(crate) struct CheckArgs {
-    /// Evaluate the output on this text against the input in half precision, before it gets its
-    /// name; with a limit missed there is no output, and the status is 1
-    /// [example: --check test.txt --max-mean-kld 0.1]
-    #[arg(long, value_name = "TEXT", conflicts_with = "dry_run")]
+    /// Evaluate the output on this text (a text a line for classifiers and encoders), or on the tensors in an
+    /// .npz or .safetensors file, against the input in half precision, before it gets its name; with a limit
+    /// missed there is no output, and the status is 1 [example: --check test.txt --max-mean-kld 0.1]
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     check: Option<PathBuf>,
     /// Keep an output that missed a limit [example: --keep]
     #[arg(long, requires = "check")]
@@ -42,10 +43,21 @@ pub(crate) struct CheckArgs {
 /// A check that is ready: what can be refused has been.
 pub(crate) struct Check<'a> {
     args: &'a CheckArgs,
-    options: LanguageOptions,
     engine: Box<dyn Engine>,
+    load: LoadOptions,
     half: Half,
-    tokens: Tokens,
+    feed: Feed,
+    cx: &'a Cx,
+}
+
+/// What both models are fed.
+enum Feed {
+    /// Windows of a text, to language models.
+    Windows(Tokens),
+    /// Texts, to models of other kinds.
+    Texts(Task, Tokens),
+    /// Tensors by name, to any model.
+    Tensors(PathBuf, [Vec<(String, Array)>; 1]),
 }
 
 /// A text to check on where none is given: that of a calibration, after what this has taken.
@@ -89,56 +101,92 @@ impl CheckArgs {
         self.limits.limits().max_mean_kld
     }
 
-    /// The tokens to check on, if a check is asked for.
-    fn tokens(&self, model: &Path, spare: Option<&Spare>) -> Result<Option<Tokens>> {
-        let limits = self.limits.limits();
-        let tokens = match (&self.check, spare) {
-            (Some(text), _) => Some(self.how.text(text, model)?),
-            (None, Some(spare)) => spare.tokens(&self.how, model)?,
-            (None, None) => None,
+    /// What the model at `path` is fed; `None` where too little is left of a `spare` text.
+    fn feed(
+        &self,
+        source: &OpenSubject,
+        path: &Path,
+        spare: Option<&Spare>,
+    ) -> Result<Option<Feed>> {
+        let Some(file) = &self.check else {
+            let left = spare
+                .map(|spare| spare.tokens(&self.how, path))
+                .transpose()?;
+            return Ok(left.flatten().map(Feed::Windows));
         };
-        if tokens.is_none() && !limits.is_empty() {
-            let why = match spare {
-                Some(_) => {
-                    "no window of the text is left after the calibration to check the limits on"
-                }
-                None => "limits are on what --check finds",
-            };
-            return Err(Error::input(format!("{why}: expected --check TEXT")));
+        if is_tensors(file) {
+            let set = read_tensors(file).map_err(|e| e.at("--check"))?;
+            return Ok(Some(Feed::Tensors(file.clone(), [set])));
         }
-        limits.check()?;
-        Ok(tokens)
+        let task = eval::task_of(&Signature::of(source.model()));
+        Ok(Some(
+            match task.map_err(|e| at_file(path)(e.at("--check")))? {
+                Task::CausalLm => Feed::Windows(self.how.text(file, path)?),
+                task => Feed::Texts(task, self.how.lines(file, path)?),
+            },
+        ))
     }
 
-    /// The check of what becomes of `model`, if one is asked for, or there is a `spare` text.
-    pub(crate) fn prepare(
-        &self,
-        model: &Path,
+    /// The check of what becomes of the model at `path`, if one is asked for, or there is a `spare` text.
+    pub(crate) fn prepare<'a>(
+        &'a self,
+        path: &Path,
         spare: Option<&Spare>,
-        cx: &Cx,
-    ) -> Result<Option<Check<'_>>> {
-        let Some(tokens) = self.tokens(model, spare)? else {
-            return Ok(None);
+        cx: &'a Cx,
+    ) -> Result<Option<Check<'a>>> {
+        let limits = self.limits.limits();
+        let nothing = |why| match limits.is_empty() {
+            true => Ok(None),
+            false => Err(Error::input(format!("{why}: expected --check FILE"))),
         };
-        let source = OpenSubject::open(model)?;
-        if !Signature::of(source.model()).is_causal_lm() {
-            return Err(at_file(model)(Error::input(
-                "--check: it is no causal language model; compare its outputs with onnxq eval \
-                 --inputs or --random",
-            )));
+        if self.check.is_none() && spare.is_none() {
+            return nothing("limits are on what --check finds");
+        }
+        let source = OpenSubject::open(path)?;
+        let Some(feed) = self.feed(&source, path, spare)? else {
+            return nothing(
+                "no window of the text is left after the calibration to check the limits on",
+            );
+        };
+        limits.check(feed.task())?;
+        if let Some(items) = feed.items(self.how.window) {
+            let fed = eval::feeds(items, &Signature::of(source.model()));
+            fed.map_err(|e| at_file(path)(e.at("--check")))?;
         }
         Ok(Some(Check {
             args: self,
-            options: LanguageOptions {
-                windows: self.how.windows(),
-                load: self.engine.load_options(cx),
-                cancel: Some(cx.cancelled()),
-                ..LanguageOptions::default()
-            },
             engine: self.engine.engine(cx)?,
+            load: self.engine.load_options(cx),
             half: Half::of(&source)?,
-            tokens,
+            feed,
+            cx,
         }))
+    }
+}
+
+impl Feed {
+    fn task(&self) -> Task {
+        match self {
+            Feed::Windows(_) => Task::CausalLm,
+            Feed::Texts(task, _) => *task,
+            Feed::Tensors(..) => Task::Tensors,
+        }
+    }
+
+    /// What is fed item by item, texts cut to `window` tokens; `None` for windows.
+    fn items(&self, window: usize) -> Option<Items<'_>> {
+        match self {
+            Feed::Windows(_) => None,
+            Feed::Texts(_, tokens) => Some(Items::Texts {
+                tokens,
+                window,
+                given: &[],
+            }),
+            Feed::Tensors(file, sets) => Some(Items::Tensors {
+                sets,
+                source: file.as_os_str().to_str().unwrap_or_default(),
+            }),
+        }
     }
 }
 
@@ -146,14 +194,27 @@ impl Check<'_> {
     /// Evaluates the model at `path`.
     pub(crate) fn evaluate(&self, path: &Path) -> Result<Evaluation> {
         let output = OpenSubject::open(path)?;
-        eval::language_models(
-            &*self.engine,
-            Some(&Baseline::Model(self.half.subject())),
-            &[output.subject()],
-            &self.tokens,
-            &self.options,
-            &self.args.limits.limits(),
-        )
+        let (engine, models) = (&*self.engine, [output.subject()]);
+        let limits = self.args.limits.limits();
+        let half = self.half.subject();
+        let how = &self.args.how;
+        match &self.feed {
+            Feed::Windows(tokens) => {
+                let options = LanguageOptions {
+                    windows: how.windows(),
+                    load: self.load,
+                    cancel: Some(self.cx.cancelled()),
+                    ..LanguageOptions::default()
+                };
+                let half = Baseline::Model(half);
+                eval::language_models(engine, Some(&half), &models, tokens, &options, &limits)
+            }
+            feed => {
+                let items = feed.items(how.window).expect("it is no window");
+                let what = (feed.task(), items);
+                eval::outputs(engine, Some(&half), &models, what, 1, self.load, &limits)
+            }
+        }
     }
 
     pub(crate) fn keeps(&self) -> bool {

@@ -34,7 +34,7 @@ use super::{
     after_help = "Examples:\n  onnxq eval model_q4.onnx --baseline model.onnx --text test.txt\n  \
                   onnxq eval model.onnx model_q4.onnx --baseline fp16 --text test.txt --html report.html\n  \
                   onnxq eval model_q4.onnx --baseline model.onnx --text test.txt --max-mean-kld 0.05\n  \
-                  onnxq eval vision_q4.onnx --baseline vision.onnx --inputs images.npz"
+                  onnxq eval vision_q4.onnx --baseline vision.onnx --inputs images.npz --min-cosine 0.99"
 )]
 pub(crate) struct EvalArgs {
     /// ONNX files, or folders that hold model.onnx or onnx/model.onnx
@@ -296,8 +296,8 @@ pub(super) fn evaluate(args: &EvalArgs, cx: &Cx) -> Result<(Evaluation, Option<r
     };
     let evaluation = match task {
         Task::CausalLm => job.language(),
-        Task::Classifier | Task::Encoder => job.texts(task),
-        Task::Tensors => job.tensors(&signature),
+        _ if args.feed.is_text() => job.texts(task),
+        _ => job.tensors(task, &signature),
     }?;
     Ok((evaluation, job.bench()?))
 }
@@ -362,7 +362,7 @@ impl Job<'_> {
         self.outputs(task, items)
     }
 
-    fn tensors(&self, signature: &Signature) -> Result<Evaluation> {
+    fn tensors(&self, task: Task, signature: &Signature) -> Result<Evaluation> {
         let args = self.args;
         let dims: BTreeMap<String, i64> = args.feed.dim.iter().cloned().collect();
         let (sets, source) = match args.feed.random {
@@ -388,14 +388,13 @@ impl Job<'_> {
             sets: &sets,
             source: &source,
         };
-        self.outputs(Task::Tensors, items)
+        self.outputs(task, items)
     }
 
     /// Compares outputs as numbers.
     fn outputs(&self, task: Task, items: Items<'_>) -> Result<Evaluation> {
         let args = self.args;
         let only_lm = [
-            ("limits", !args.limits.limits().is_empty()),
             ("--save-baseline", args.save_baseline.is_some()),
             ("--baseline-logprobs", args.baseline_logprobs.is_some()),
             ("--log-probs", args.log_probs.is_some()),
@@ -417,6 +416,7 @@ impl Job<'_> {
             (task, items),
             args.noise,
             self.load,
+            &args.limits.limits(),
         )?;
         self.rank(&mut evaluation, items)?;
         Ok(evaluation)

@@ -64,12 +64,17 @@ impl FeedArgs {
         self.inputs.iter().map(|file| read_tensors(file)).collect()
     }
 
+    /// Whether it is text, with tensors beside it or without.
+    pub(crate) fn is_text(&self) -> bool {
+        self.text.is_some() || self.tokens.is_some()
+    }
+
     /// What kind of model `model` is when it is fed this.
     ///
     /// # Errors
-    /// There is nothing to feed; its outputs do not tell.
+    /// There is nothing to feed, or not what the task takes; its outputs do not tell.
     pub(crate) fn task(&self, model: &OpenSubject) -> Result<Task> {
-        let is_text = self.text.is_some() || self.tokens.is_some();
+        let is_text = self.is_text();
         if !is_text && self.inputs.is_empty() && self.random.is_none() {
             return Err(Error::input(
                 "there is nothing to feed: expected --text, --tokens, --inputs or --random",
@@ -77,8 +82,11 @@ impl FeedArgs {
         }
         let signature = Signature::of(model.model());
         match self.task {
-            _ if !is_text => Ok(Task::Tensors),
+            Some(TaskName::CausalLm) if !is_text => Err(Error::input(
+                "--task causal-lm: tokens are what it is fed: expected --text or --tokens",
+            )),
             Some(task) => Ok(task.into()),
+            None if !is_text => Ok(Task::Tensors),
             // With its other inputs given, a decoder is a language model, too.
             None if !self.inputs.is_empty() && eval::gives_logits_per_token(&signature) => {
                 Ok(Task::CausalLm)
@@ -109,6 +117,14 @@ impl From<TaskName> for Task {
             TaskName::Encoder => Task::Encoder,
         }
     }
+}
+
+/// Whether a file holds tensors, by its name; else it is a text.
+pub(crate) fn is_tensors(file: &Path) -> bool {
+    let extension = file.extension().unwrap_or_default().to_string_lossy();
+    ["npz", "safetensors"]
+        .iter()
+        .any(|tensors| extension.eq_ignore_ascii_case(tensors))
 }
 
 fn parse_dim(text: &str) -> Result<(String, i64), String> {

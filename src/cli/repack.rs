@@ -19,6 +19,7 @@ use super::{
     Cx, ExitStatus, ReadOptions, WriteArgs,
     context::{Inputs, at_file, is_folder, listed, note_dropped},
     package::{Folder, PackageArgs, loader_config},
+    summary::FileSize,
     table::bytes,
 };
 
@@ -58,15 +59,9 @@ pub(crate) struct RepackArgs {
 /// What became of a model.
 #[derive(Serialize)]
 struct Report {
-    input: Vec<File>,
-    output: Vec<File>,
+    input: Vec<FileSize>,
+    output: Vec<FileSize>,
     mended: Vec<MendedFile>,
-}
-
-#[derive(Serialize)]
-struct File {
-    path: PathBuf,
-    bytes: u64,
 }
 
 /// A side file that is elsewhere than the model says.
@@ -220,21 +215,16 @@ impl RepackArgs {
 }
 
 fn report(path: &Path, opened: &Opened, files: Vec<(PathBuf, u64)>, mended: Vec<Mended>) -> Report {
-    let file = |f: &onnxq::ir::SourceFile| File {
-        path: f.path().to_path_buf(),
-        bytes: f.len(),
-    };
-    let mut input = vec![file(&opened.file)];
-    input[0].path = path.to_path_buf();
-    input.extend(opened.side_files.iter().map(|f| file(f)));
-    let output = files.into_iter().map(|(path, bytes)| File { path, bytes });
+    let output = files
+        .into_iter()
+        .map(|(path, bytes)| FileSize { path, bytes });
     let mended = mended.into_iter().map(|m| MendedFile {
         location: m.location,
         path: m.path,
         why: m.why,
     });
     Report {
-        input,
+        input: FileSize::all_of(path, opened),
         output: output.collect(),
         mended: mended.collect(),
     }
@@ -252,7 +242,7 @@ fn text(reports: &[Report], dry_run: bool) -> String {
                 m.why
             );
         }
-        let files = |files: &[File]| {
+        let files = |files: &[FileSize]| {
             let total = files.iter().map(|f| f.bytes).sum();
             let plural = if files.len() == 1 { "" } else { "s" };
             let path = files[0].path.display();

@@ -42,10 +42,25 @@ pub(crate) struct Summary {
     published: bool,
 }
 
+/// A file that was read or written.
 #[derive(Clone, Serialize)]
-struct FileSize {
-    path: PathBuf,
-    bytes: u64,
+pub(crate) struct FileSize {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+}
+
+impl FileSize {
+    /// The files of the model that was opened at `path`, itself first.
+    pub(crate) fn all_of(path: &Path, opened: &Opened) -> Vec<FileSize> {
+        let file = |path: &Path, bytes| FileSize {
+            path: path.to_path_buf(),
+            bytes,
+        };
+        let beside = opened.side_files.iter().map(|f| file(f.path(), f.len()));
+        std::iter::once(file(path, opened.file.len()))
+            .chain(beside)
+            .collect()
+    }
 }
 
 #[derive(Serialize)]
@@ -160,14 +175,9 @@ impl Summary {
     }
 
     pub(crate) fn start(path: &Path, opened: &Opened) -> Start {
-        let file = |f: &onnxq::ir::SourceFile| FileSize {
-            path: f.path().to_path_buf(),
-            bytes: f.len(),
-        };
-        let mut input = vec![file(&opened.file)];
-        input[0].path = path.to_path_buf();
-        input.extend(opened.side_files.iter().map(|f| file(f)));
-        Start { input }
+        Start {
+            input: FileSize::all_of(path, opened),
+        }
     }
 
     /// Fails before any work where the report could not be written after it.

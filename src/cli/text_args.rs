@@ -123,7 +123,7 @@ pub(crate) struct LimitArgs {
         help_heading = "Limits (status 1 when one is missed)"
     )]
     max_p99_kld: Option<f64>,
-    /// Share of most probable tokens that are the baseline's, 0 to 1, at least
+    /// Share of most probable tokens, or labels, that are the baseline's, 0 to 1, at least
     /// [example: --min-top1 0.9]
     #[arg(
         long,
@@ -146,6 +146,28 @@ pub(crate) struct LimitArgs {
         help_heading = "Limits (status 1 when one is missed)"
     )]
     max_logprob_diff: Option<f64>,
+    /// Difference of any number of any output at most; for models that predict no tokens, as the next two
+    /// [example: --max-diff 0.01]
+    #[arg(
+        long,
+        value_name = "X",
+        help_heading = "Limits (status 1 when one is missed)"
+    )]
+    max_diff: Option<f64>,
+    /// Signal-to-noise ratio of every output, in dB, at least [example: --min-snr 20]
+    #[arg(
+        long,
+        value_name = "DB",
+        help_heading = "Limits (status 1 when one is missed)"
+    )]
+    min_snr: Option<f64>,
+    /// Cosine between every output and the baseline's, 0 to 1, at least [example: --min-cosine 0.99]
+    #[arg(
+        long,
+        value_name = "X",
+        help_heading = "Limits (status 1 when one is missed)"
+    )]
+    min_cosine: Option<f64>,
 }
 
 impl LimitArgs {
@@ -156,6 +178,9 @@ impl LimitArgs {
             min_top1: self.min_top1,
             max_ppl_ratio: self.max_ppl_ratio,
             max_logprob_diff: self.max_logprob_diff,
+            max_diff: self.max_diff,
+            min_snr: self.min_snr,
+            min_cosine: self.min_cosine,
         }
     }
 }

@@ -79,13 +79,21 @@ pub(crate) fn run(args: &VerifyArgs, cx: &Cx) -> Result<ExitStatus> {
     };
     let source = args.source.as_deref().map(SourceFile::open).transpose()?;
     let source = source.as_ref().map(sha256).transpose()?;
-    let mut reports = models
+    let around = if path.is_dir() {
+        around(path)?
+    } else {
+        Vec::new()
+    };
+    let reports = models
         .iter()
         .map(|model| args.report(model, &targets, source.as_deref(), cx))
-        .collect::<Result<Vec<_>>>()?;
-    if path.is_dir() {
-        reports[0].faults.extend(around(path)?);
+        .collect::<Result<Vec<_>>>();
+    if reports.is_err() {
+        // What is wrong around a model often is why it cannot be opened.
+        cx.out(&lines(&around))?;
     }
+    let mut reports = reports?;
+    reports[0].faults.extend(around);
     if let Some(json) = &args.json {
         match &reports[..] {
             [one] => cx.json(json, one)?,

@@ -71,12 +71,8 @@ pub fn language_models(
     options: &LanguageOptions,
     limits: &Limits,
 ) -> Result<Evaluation> {
-    limits.check()?;
-    if baseline.is_none() && !limits.is_empty() {
-        return Err(Error::input(
-            "limits are on the difference from a baseline: expected --baseline",
-        ));
-    }
+    limits.check(Task::CausalLm)?;
+    limits.need(baseline.is_some())?;
     let found = language::evaluate(engine, baseline, models, tokens, options, limits)?;
     Ok(evaluation(engine, Task::CausalLm, options.load, found))
 }
@@ -84,6 +80,7 @@ pub fn language_models(
 /// Compares every output of models with the baseline's of the same name, as numbers.
 ///
 /// # Errors
+/// There are limits and no baseline, or limits on text, or on labels where there are none;
 /// The engine refuses or cannot run a model; an input is missing; the models have not the same
 /// inputs, no output in common, or outputs of other extents; an output is not a number.
 pub fn outputs(
@@ -93,9 +90,24 @@ pub fn outputs(
     (task, items): (Task, Items<'_>),
     noise_items: usize,
     load: LoadOptions,
+    limits: &Limits,
 ) -> Result<Evaluation> {
-    let found = tensors::evaluate(engine, baseline, models, items, noise_items, load)?;
+    limits.check(task)?;
+    limits.need(baseline.is_some())?;
+    let mut found = tensors::evaluate(engine, baseline, models, items, noise_items, load)?;
+    for model in &mut found.models {
+        let at = |e: Error| e.at(format!("`{}`", model.name));
+        model.limits = limits.judge_outputs(&model.outputs).map_err(at)?;
+    }
     Ok(evaluation(engine, task, load, found))
+}
+
+/// Looks whether a model with this signature can be fed `items`.
+///
+/// # Errors
+/// There are none, or an input is missing or of another type.
+pub fn feeds(items: Items<'_>, signature: &Signature) -> Result<()> {
+    tensors::first_item(items, signature).map(drop)
 }
 
 /// Ranks the nodes of `model` by the error that each adds to what `baseline` computes for the

@@ -285,13 +285,33 @@ pub struct LimitResult {
     pub name: &'static str,
     /// The limit.
     pub limit: f64,
-    /// What was found.
+    /// What was found; in JSON null where it is infinite, as the signal-to-noise ratio of equal outputs.
     pub found: f64,
     /// Whether it held.
     pub held: bool,
     /// Where it was missed most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worst: Option<TokenPlace>,
+    /// The output that is farthest from the baseline's, of limits on outputs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+}
+
+impl OutputDifference {
+    /// Signal-to-noise ratio in dB; infinite where there is no difference, or no signal.
+    pub(crate) fn snr(&self) -> f64 {
+        match self.snr_db {
+            Some(db) => db,
+            None if self.max == 0.0 => f64::INFINITY,
+            None => f64::NEG_INFINITY,
+        }
+    }
+
+    /// Cosine between both; of zeros 1 where both are.
+    pub(crate) fn similarity(&self) -> f64 {
+        let equal = if self.max == 0.0 { 1.0 } else { 0.0 };
+        self.cosine.unwrap_or(equal)
+    }
 }
 
 impl ModelResult {

@@ -19,6 +19,9 @@
 //! first of equals; its codes are refitted once or a few times more; the scale is rounded to its type. Where the error of
 //! the stored form is not below that of round to nearest, that stays.
 //!
+//! In asymmetric blocks of 32 and more a step above that of the range, `d = (max x - min x) / M`, is charged
+//! `sum(w) (s^2 - d^2) / 12`: what elements err that lie anywhere in their cells ([`widening`] tells why).
+//!
 //! `x` is taken in units of a power of two, so that no sum overflows.
 //!
 //! # Half-quadratic quantization
@@ -39,7 +42,7 @@
 
 use super::fit::{clamp, nearest, powers, reciprocal};
 use super::hqq::{PENALTIES, shrink};
-use super::mse::{asymmetric_grid, refits, symmetric_grid};
+use super::mse::{asymmetric_grid, refits, symmetric_grid, widening};
 use super::rtn_ref::Params;
 use super::scales::{scale_bits, scale_value};
 use super::spec::BlockSpec;
@@ -56,8 +59,12 @@ pub(super) fn mse(spec: &BlockSpec, x: &[f32], importance: &[f32], rtn: Params) 
     let y: Vec<f32> = x.iter().map(|x| x * to).collect();
     let w = weights(&y, importance);
     let m = f32::from(spec.max_code());
+    // Symmetric blocks have no charge.
+    let plain = (high * to - low * to) * (1.0 / m);
+    let charge =
+        w.iter().fold(0.0f32, |sum, &w| sum + w) * widening(spec.symmetric(), spec.block());
 
-    // What the least-squares step of the codes gains over zeros, and that step.
+    // What the least-squares step of the codes gains over zeros, less what it costs to be wide, and that step.
     let fitted = |r: f32, z: f32| {
         let (mut a, mut b) = (0.0f32, 0.0f32);
         for (&y, &w) in y.iter().zip(&w) {
@@ -66,7 +73,9 @@ pub(super) fn mse(spec: &BlockSpec, x: &[f32], importance: &[f32], rtn: Params) 
             b += w * u * u;
         }
         let step = a / if b == 0.0 { 1.0 } else { b };
-        (a * step, step)
+        let wider = step * step - plain * plain;
+        let wider = if wider > 0.0 { wider } else { 0.0 };
+        (a * step - charge * wider, step)
     };
     let mut best = Best {
         gain: 0.0,

@@ -70,6 +70,22 @@ pub(super) const fn asymmetric_grid(bits: u8) -> &'static Grid {
     }
 }
 
+/// What a step that is wider than the range needs is charged, by the excess of its square and a weight of 1; only in
+/// blocks of 32 and more with zero points.
+///
+/// A wider step is chosen for how it happens to meet the large elements of the block, and errs more on the small
+/// ones: by its square / 12, which is the mean over a cell. Channels with large activations often have small
+/// weights, so that this costs more than the block's own error tells: without the charge the decoder of whisper-base
+/// ends 9 % farther from the float model than by plain rounding, with it as far (blocks of 32, several alignments). In
+/// blocks of 16 it gains nothing there, and elsewhere 1 to 3 % are lost.
+pub(super) const fn widening(symmetric: bool, block: usize) -> f32 {
+    if symmetric || block < 32 {
+        0.0
+    } else {
+        1.0 / 12.0
+    }
+}
+
 /// What was found in each block.
 struct Found {
     /// Scale in units of the block's power of two.
@@ -105,7 +121,7 @@ pub(super) fn fit(
         let (low, high, to) = (half(&low), half(&high), half(&to));
         match spec.symmetric() {
             true => search.symmetric(spec.bits(), low, high, to),
-            false => search.asymmetric(spec.bits(), low, high, to),
+            false => search.asymmetric(spec, low, high, to),
         }
         for _ in 0..refits(spec.bits()) {
             let mut r = search.step;
@@ -191,7 +207,11 @@ struct Search<'a> {
     /// The first lane.
     from: usize,
     max_code: f32,
-    /// By how much less than that of zeros the error is.
+    /// The step of the range, in the same units as the others.
+    plain: Half,
+    /// What the square of a wider one costs.
+    charge: Half,
+    /// By how much less than that of zeros the error is, without the charge.
     gain: Half,
     /// Scale in units of the block's power of two.
     step: Half,
@@ -205,6 +225,8 @@ impl<'a> Search<'a> {
             set,
             from,
             max_code,
+            plain: [0.0; HALF],
+            charge: [0.0; HALF],
             gain: [0.0; HALF],
             step: [0.0; HALF],
             zero_point,
@@ -225,13 +247,21 @@ impl<'a> Search<'a> {
     }
 
     #[inline(always)]
-    fn asymmetric(&mut self, bits: u8, low: Half, high: Half, to: Half) {
+    fn asymmetric(&mut self, spec: &BlockSpec, low: Half, high: Half, to: Half) {
         let (mut inverse, mut start) = ([0.0; HALF], [0.0; HALF]);
         for i in 0..HALF {
             start[i] = low[i] * to[i];
             inverse[i] = reciprocal(high[i] * to[i] - start[i]);
+            self.plain[i] = (high[i] * to[i] - start[i]) * (1.0 / self.max_code);
         }
-        for pair in asymmetric_grid(bits) {
+        let rate = widening(spec.symmetric(), spec.block());
+        for w in self.set.w {
+            for i in 0..HALF {
+                self.charge[i] += w[self.from + i];
+            }
+        }
+        self.charge.iter_mut().for_each(|sum| *sum *= rate);
+        for pair in asymmetric_grid(spec.bits()) {
             let r = times(pair, &inverse);
             let mut zero_points = [[0.0; HALF]; 2];
             for (c, zero_points) in zero_points.iter_mut().enumerate() {
@@ -283,7 +313,9 @@ impl<'a> Search<'a> {
         for i in 0..HALF {
             // Codes that are all 0 have sums that are 0.
             step[i] = a[i] / if b[i] == 0.0 { 1.0 } else { b[i] };
-            gain[i] = a[i] * step[i];
+            let wider = step[i] * step[i] - self.plain[i] * self.plain[i];
+            let wider = if wider > 0.0 { wider } else { 0.0 };
+            gain[i] = a[i] * step[i] - self.charge[i] * wider;
             better[i] = mask(gain[i] > self.gain[i]);
         }
         select(&better, &gain, &mut self.gain);

@@ -114,6 +114,7 @@ fn limit(name: &'static str, limit: f64, found: f64, held: bool) -> LimitResult 
         found,
         held,
         worst: (!held).then(place),
+        output: None,
     }
 }
 
@@ -221,6 +222,7 @@ pub(super) fn tensors() -> Evaluation {
     ];
     q8.limits = vec![limit("min-snr", 30.0, 24.0, false)];
     q8.limits[0].worst = None;
+    q8.limits[0].output = Some("logits".into());
     q8.per_node = (0..4).map(node).collect();
     let mut evaluation = language_model();
     evaluation.task = Task::Tensors;

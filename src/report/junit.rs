@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
-use super::words::{place, plain, relation};
+use super::words::{plain, relation, worst};
 use crate::eval::report::{Evaluation, LimitResult, ModelResult};
 
 /// `evaluation` as JUnit XML: a suite for each model, a case for each limit. A model without
@@ -85,8 +85,8 @@ fn case(model: &str, limit: &LimitResult) -> TestCase {
 
 fn missed(limit: &LimitResult) -> String {
     let mut text = format!("{}: {}", limit.name, relation(limit));
-    if let Some(worst) = &limit.worst {
-        text += &format!("; worst at {}", place(worst));
+    if let Some(worst) = worst(limit) {
+        text += &format!("; worst at {worst}");
     }
     text
 }

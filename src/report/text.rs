@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{
     number::{percent, significant},
     rows::{Cell, Row, columns, rows},
-    words::{self, count, place, plain, relation, shortened},
+    words::{self, count, plain, relation, shortened},
 };
 use crate::eval::report::{Evaluation, ModelResult, NodeDivergence};
 
@@ -199,8 +199,8 @@ fn limits(evaluation: &Evaluation) -> String {
         for limit in &model.limits {
             let status = if limit.held { "held" } else { "MISSED" };
             let mut found = relation(limit);
-            if let Some(worst) = limit.worst.as_ref().filter(|_| !limit.held) {
-                found += &format!("; worst at {}", place(worst));
+            if let Some(worst) = words::worst(limit).filter(|_| !limit.held) {
+                found += &format!("; worst at {worst}");
             }
             table.push(vec![
                 status.to_owned(),

@@ -73,8 +73,15 @@ pub(super) fn relation(limit: &LimitResult) -> String {
     }
 }
 
+/// Where a limit was missed most: a place in the text, or an output.
+pub(super) fn worst(limit: &LimitResult) -> Option<String> {
+    let output = limit.output.as_deref();
+    let output = output.map(|name| format!("output `{}`", plain(name)));
+    limit.worst.as_ref().map(place).or(output)
+}
+
 /// `window 3, position 118, token 1234 ' the'`.
-pub(super) fn place(place: &TokenPlace) -> String {
+fn place(place: &TokenPlace) -> String {
     let mut out = format!("window {}, position {}", place.window, place.position);
     if let Some(token) = place.token {
         out += &format!(", token {token}");
@@ -146,6 +153,7 @@ mod tests {
             found,
             held,
             worst: None,
+            output: None,
         }
     }
 

@@ -105,14 +105,13 @@ def test_names_in_a_model_are_no_commands(action, workspace, binary):
 
 
 def test_installs_with_cargo(action, workspace, tmp_path):
-    """From the action's own folder; the build is that of the repository, so nothing is compiled twice."""
+    """From the action's own folder."""
     cargo = shutil.which("cargo")
     if not cargo:
         harness.cannot_run("there is no cargo")
-    target = os.environ.get("CARGO_TARGET_DIR", str(harness.REPOSITORY / "target"))
     home = {name: os.environ[name] for name in ("HOME", "CARGO_HOME", "RUSTUP_HOME") if name in os.environ}
     environment = interfaces.clean_environment(tmp_path, Path(cargo).parent) | home
-    action.environment = environment | {"CARGO_TARGET_DIR": target}
+    action.environment = environment | interfaces.install_environment()
     done = action.run({"command": "verify", "model": "model.onnx"}, workspace)
     assert not done.failed, done.log
     assert done.ran == [

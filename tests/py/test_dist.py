@@ -149,7 +149,7 @@ def as_new(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
 
 def test_cargo_install(tmp_path):
     root = tmp_path / "root"
-    cargo("install", "--locked", "--path", ".", "--root", root, CARGO_TARGET_DIR=str(target_folder()))
+    cargo("install", "--locked", "--path", ".", "--root", root, **interfaces.install_environment())
     done = subprocess.run([root / "bin" / "onnxq", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"onnxq {interfaces.version()}\n"
 

@@ -358,6 +358,54 @@ def test_classifiers(onnxq):
     assert found["cosine"] == pytest.approx((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()), rel=1e-5)
     assert found["snr_db"] == pytest.approx(10 * np.log10((a * a).sum() / ((a - b) ** 2).sum()), rel=1e-5)
 
+    on_lines = ("--baseline", "a.onnx", "--text", "lines.txt", "--windows", "all", "--tokenizer", TINYLM / "tokenizer.json", "--window", 32)
+    limits = {"min-top1": "agreement", "max-diff": "max", "min-snr": "snr_db", "min-cosine": "cosine"}
+    for name, figure in limits.items():
+        # Exactly what was found is held; a little more is not.
+        for shift, status in ((0, 0), (1e-6 if name.startswith("min") else -1e-6, 1)):
+            done = onnxq("eval", "b.onnx", *on_lines, f"--{name}", repr(found[figure] + shift), "--json", "r.json")
+            assert done.status == status, done.describe()
+            [limit] = json.loads((onnxq.dir / "r.json").read_text())["models"][0]["limits"]
+            assert (limit["name"], limit["found"]) == (name, found[figure])
+            assert limit["output"] == "logits" and "worst" not in limit
+            assert ("MISSED" in done.out and "worst at output `logits`" in done.out) == bool(status)
+    # No difference at all: the ratio is infinite.
+    same = evaluate(onnxq, "a.onnx", *on_lines, "--min-snr", 200, "--min-cosine", 1, "--max-diff", 0, "--min-top1", 1)
+    assert [(limit["found"], limit["held"]) for limit in same["models"][0]["limits"]] == [
+        (1, True), (0, True), (None, True), (1, True),
+    ]
+    onnxq.refuses("eval", "b.onnx", *on_lines, "--max-mean-kld", 1, mentions=("--max-mean-kld", "language models"))
+    onnxq.refuses("eval", "b.onnx", *on_lines, "--min-cosine", 1.5, mentions=("--min-cosine", "0 to 1"))
+    onnxq.refuses("eval", "b.onnx", *on_lines[2:], "--min-cosine", 0.5, mentions=("--baseline",))
+
+
+def test_a_check_of_a_classifier(onnxq):
+    """Labels of lines, or of tensors, against the model in half precision; nothing is written where too many differ."""
+    classifier(onnxq.dir / "a.onnx", 0)
+    (onnxq.dir / "lines.txt").write_text("\n".join(TEXT.read_text().split(".")[:40]))
+    ids = np.random.default_rng(0).integers(0, 768, (40, 12))
+    np.savez(onnxq.dir / "in.npz", input_ids=ids, attention_mask=np.ones_like(ids))
+    on_lines = ("lines.txt", "--tokenizer", TINYLM / "tokenizer.json", "--windows", "all")
+    for on, task in ((on_lines, "classifier"), (("in.npz",), "tensors")):
+        command = ("quantize", "a.onnx", "--symmetric", "--method", "rtn", "--json", "r.json", "--check", *on)
+        onnxq.ok(*command, "-o", "good.onnx", "--min-snr", 15)
+        check = json.loads((onnxq.dir / "r.json").read_text())["check"]
+        assert check["task"] == task
+        # Half precision is what it is compared with, itself 60 dB and more from float32.
+        feed = ("--text" if task == "classifier" else "--inputs", *on)
+        direct = evaluate(onnxq, "good.onnx", "--baseline", "a.onnx", *feed)
+        [found], [expected] = check["models"][0]["outputs"], direct["models"][0]["outputs"]
+        assert found["snr_db"] == pytest.approx(expected["snr_db"], abs=0.1)
+        assert found["agreement"] == pytest.approx(expected["agreement"], abs=0.03)
+        done = onnxq(*command, "-o", "bad.onnx", "--min-snr", 90)
+        assert done.status == 1 and "MISSED" in done.out, done.describe()
+        assert not (onnxq.dir / "bad.onnx").exists()
+        onnxq.refuses(*command, "-o", "x.onnx", "--max-mean-kld", 1, mentions=("--max-mean-kld",))
+    onnxq.refuses("quantize", "a.onnx", "-o", "x.onnx", "--min-snr", 1, mentions=("--check",))
+    np.savez(onnxq.dir / "part.npz", attention_mask=np.ones_like(ids))
+    onnxq.refuses("quantize", "a.onnx", "-o", "x.onnx", "--check", "part.npz", mentions=("input_ids", "--check"))
+    assert not (onnxq.dir / "x.onnx").exists()
+
 
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
 def test_any_model_on_given_tensors(onnxq, suffix):
@@ -376,6 +424,11 @@ def test_any_model_on_given_tensors(onnxq, suffix):
     report = evaluate(onnxq, "b.onnx", "--baseline", "a.onnx", "--inputs", f"in.{suffix}")
     [found] = report["models"][0]["outputs"]
     assert report["task"] == "tensors" and found["elements"] == 15
+    # `y` has no scores of labels, whatever the model is said to be.
+    given = ("b.onnx", "--baseline", "a.onnx", "--inputs", f"in.{suffix}")
+    assert evaluate(onnxq, *given, "--task", "encoder")["task"] == "encoder"
+    onnxq.refuses("eval", *given, "--min-top1", 0.5, mentions=("--min-top1", "logits"))
+    onnxq.refuses("eval", *given, "--task", "causal-lm", mentions=("--task causal-lm", "--text"))
     # y is 1.01 times the baseline's: 40 dB, but for the rounding of 1.01.
     assert found["snr_db"] == pytest.approx(40, abs=0.01)
     random = evaluate(onnxq, "b.onnx", "--baseline", "a.onnx", "--random", 3, "--dim", "n=7")

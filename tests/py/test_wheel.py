@@ -30,17 +30,21 @@ def maturin(*args: object) -> None:
         harness.cannot_run("there is no cargo")
     command = [sys.executable, "-m", "maturin", *map(str, args)]
     done = subprocess.run(
-        command, cwd=harness.REPOSITORY, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
+        command,
+        cwd=harness.REPOSITORY,
+        env=os.environ | interfaces.install_environment(),
+        capture_output=True,
+        text=True,
+        timeout=BUILD_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """Built beside the release build, so that nothing is compiled twice."""
     folder = tmp_path_factory.mktemp("wheel")
-    target = os.environ.get("CARGO_TARGET_DIR", harness.REPOSITORY / "target")
-    maturin("build", "--release", "--locked", "--target-dir", target, "--out", folder)
+    maturin("build", "--release", "--locked", "--out", folder)
     [built] = folder.iterdir()
     return built
 

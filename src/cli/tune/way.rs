@@ -33,7 +33,7 @@ const CALIBRATED: [&str; 8] = [
 ];
 
 /// Options that say what is read, written or run, or that judge: they are the same for all ways.
-const COMMON: [(&str, &str); 18] = [
+const COMMON: [(&str, &str); 21] = [
     ("output", "-o"),
     ("dry_run", "--dry-run"),
     ("json", "--json"),
@@ -44,6 +44,9 @@ const COMMON: [(&str, &str); 18] = [
     ("min_top1", "--min-top1"),
     ("max_ppl_ratio", "--max-ppl-ratio"),
     ("max_logprob_diff", "--max-logprob-diff"),
+    ("max_diff", "--max-diff"),
+    ("min_snr", "--min-snr"),
+    ("min_cosine", "--min-cosine"),
     ("calibration_folder", "--calibration-folder"),
     ("drop_unknown", "--drop-unknown"),
     ("verify_sha", "--verify-sha"),

@@ -9,7 +9,7 @@ use crate::{
     report::{
         number::{percent, significant, thousands, typeset},
         rows::{Cell, Row, columns, rows},
-        words::{self, place, plain, relation},
+        words::{self, plain, relation, worst},
     },
 };
 
@@ -171,7 +171,7 @@ pub(super) fn limits(evaluation: &Evaluation) -> Markup {
     let all = evaluation.models.iter();
     let all = all.flat_map(|m| m.limits.iter().map(move |l| (m, l)));
     let (held, missed): (Vec<_>, Vec<_>) = all.partition(|(_, l)| l.held);
-    let located = missed.iter().any(|(_, l)| l.worst.is_some());
+    let located = missed.iter().any(|(_, l)| worst(l).is_some());
     html! {
         @if held.len() + missed.len() > 0 {
             div.scroll tabindex="0" role="region" aria-label="Limits" {
@@ -207,7 +207,7 @@ fn limit_row(model: &ModelResult, limit: &LimitResult, located: bool) -> Markup 
             td { (badge(limit.held, if limit.held { "held" } else { "missed" })) }
             td { (relation) }
             @if located {
-                td.place { @if let Some(worst) = &limit.worst { (place(worst)) } }
+                td.place { @if let Some(worst) = worst(limit) { (worst) } }
             }
         }
     }
