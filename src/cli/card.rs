@@ -35,9 +35,7 @@ pub(super) fn card(done: &Done, folder: &Folder<'_>) -> Result<String> {
     }
     text += "\n## Measured\n\n";
     match &done.checked[..] {
-        [] => {
-            text += "Nothing was: `onnxq quantize --check TEXT` does that, for language models.\n"
-        }
+        [] => text += "Nothing was: `onnxq quantize --check FILE` does that.\n",
         checked => {
             let texts: Vec<String> = checked.iter().map(measured).collect();
             text += &texts.join("\n");

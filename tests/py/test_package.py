@@ -373,11 +373,16 @@ def test_verify_sees_what_changed(source, onnxq):
     assert "config.json` has SHA-256" in done.out
     assert "use_external_data_format" in done.out
     config.write_text(text)
-    with (onnxq.dir / "out" / "onnx" / "model_q4.onnx_data").open("r+b") as file:
+    chunk = onnxq.dir / "out" / "onnx" / "model_q4.onnx_data"
+    with chunk.open("r+b") as file:
         file.write(b"\xff")
     done = onnxq("verify", "out")
     assert done.status == 1
     assert "onnx/model_q4.onnx_data`" in done.out
+    # Cut short, the model cannot be opened, and what is wrong with the folder is told all the same.
+    chunk.write_bytes(chunk.read_bytes()[:1000])
+    done = onnxq.refuses("verify", "out", mentions=("model_q4.onnx_data",))
+    assert "onnx/model_q4.onnx_data` has SHA-256" in done.out
 
 
 def test_sums_that_are_no_sums(source, onnxq):
