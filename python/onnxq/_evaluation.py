@@ -142,11 +142,11 @@ class NodeDivergence:
 
 @dataclass(frozen=True)
 class LimitResult:
-    """A limit, and whether it held."""
+    """A limit, and whether it held; ``found`` is NaN where it is infinite."""
 
     name: str
     limit: float
-    found: Optional[float]
+    found: float
     held: bool
     worst: Optional[TokenPlace]
     output: Optional[str]
