@@ -25,11 +25,8 @@ SUMS = {"rtol": 1e-5, "atol": 2e-5}
 
 
 @pytest.fixture(scope="session")
-def run_model(binary: Path) -> Path:
-    path = binary.parent / "examples" / binary.name.replace("onnxq", "run_model")
-    if not path.exists():
-        harness.cannot_run(f"{path} is not built: cargo build --release --examples")
-    return path
+def run_model() -> Path:
+    return Path(harness.build_example("run_model", release=True))
 
 
 class Rten:
