@@ -224,9 +224,9 @@ def test_a_limit_below_the_largest_weight(source, onnxq):
 
 
 @pytest.fixture
-def chunked(onnxq) -> Path:
+def chunked(source, onnxq) -> Path:
     """A folder with a model in chunks of different sizes."""
-    onnxq.ok("repack", TINYLM, "-o", "good/", "--layout", "onnx", "--chunk-size", "700KB", "--rename", "model=m")
+    onnxq.ok("repack", source, "-o", "good/", "--layout", "onnx", "--chunk-size", "700KB", "--rename", "model=m")
     return onnxq.dir / "good"
 
 
