@@ -211,7 +211,7 @@ struct Search<'a> {
     plain: Half,
     /// What the square of a wider one costs.
     charge: Half,
-    /// By how much less than that of zeros the error is, without the charge.
+    /// By how much less than that of zeros the error is, the charge taken off.
     gain: Half,
     /// Scale in units of the block's power of two.
     step: Half,

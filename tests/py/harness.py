@@ -141,8 +141,13 @@ def find_binary() -> Path:
         return binary
     subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=REPOSITORY, check=True)
     suffix = ".exe" if sys.platform == "win32" else ""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
-    return target / "release" / f"onnxq{suffix}"
+    return target_folder() / "release" / f"onnxq{suffix}"
+
+
+def target_folder() -> Path:
+    """Where cargo builds. What installs the command builds there, too, so that little is compiled twice, and replaces
+    the binary: tests/run gives the others a copy."""
+    return Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 
 
 def library() -> Path:

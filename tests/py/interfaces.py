@@ -19,12 +19,6 @@ def version() -> str:
     return manifest["package"]["version"]
 
 
-def install_environment() -> dict[str, str]:
-    """For builds that install the command: beside the release build, so that little is compiled twice. They replace the
-    binary there, so other tests run a copy."""
-    return {"CARGO_TARGET_DIR": os.environ.get("CARGO_TARGET_DIR", str(harness.REPOSITORY / "target"))}
-
-
 def options_of(onnxq: harness.Onnxq, command: str) -> set[str]:
     """The options of a command, as `max-mean-kld`."""
     found = re.findall(r"^ +(?:-\w, )?--([a-z0-9-]+)", onnxq.ok(command, "--help").out, re.MULTILINE)

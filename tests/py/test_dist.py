@@ -125,7 +125,7 @@ def cargo(*args: object, **environment: str) -> subprocess.CompletedProcess[str]
 
 def test_registry_package_builds_and_is_small():
     """Checked beside the dependencies that are built already; `cargo package` would build them again."""
-    target = target_folder()
+    target = harness.target_folder()
     cargo("package", "--allow-dirty", "--no-verify", "--locked", "--target-dir", target)
     name = f"onnxq-{interfaces.version()}"
     crate = target / "package" / f"{name}.crate"
@@ -149,11 +149,6 @@ def as_new(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
 
 def test_cargo_install(tmp_path):
     root = tmp_path / "root"
-    cargo("install", "--locked", "--path", ".", "--root", root, **interfaces.install_environment())
+    cargo("install", "--locked", "--path", ".", "--root", root, CARGO_TARGET_DIR=str(harness.target_folder()))
     done = subprocess.run([root / "bin" / "onnxq", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"onnxq {interfaces.version()}\n"
-
-
-def target_folder() -> Path:
-    """Where the release build is, so that nothing is compiled twice."""
-    return Path(os.environ.get("CARGO_TARGET_DIR", harness.REPOSITORY / "target"))

@@ -30,13 +30,7 @@ def maturin(*args: object) -> None:
         harness.cannot_run("there is no cargo")
     command = [sys.executable, "-m", "maturin", *map(str, args)]
     done = subprocess.run(
-        command,
-        cwd=harness.REPOSITORY,
-        env=os.environ | interfaces.install_environment(),
-        capture_output=True,
-        text=True,
-        timeout=BUILD_SECONDS,
-        check=False,
+        command, cwd=harness.REPOSITORY, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
     )
     assert done.returncode == 0, done.stderr[-4000:]
 
@@ -44,7 +38,7 @@ def maturin(*args: object) -> None:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    maturin("build", "--release", "--locked", "--out", folder)
+    maturin("build", "--release", "--locked", "--target-dir", harness.target_folder(), "--out", folder)
     [built] = folder.iterdir()
     return built
 
