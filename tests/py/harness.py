@@ -140,8 +140,12 @@ def find_binary() -> Path:
         assert binary.is_file(), f"ONNXQ_BIN names no file: {binary}"
         return binary
     subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=REPOSITORY, check=True)
-    suffix = ".exe" if sys.platform == "win32" else ""
-    return target_folder() / "release" / f"onnxq{suffix}"
+    return built("onnxq")
+
+
+def built(name: str) -> Path:
+    """Where cargo leaves a binary of its release profile."""
+    return target_folder() / "release" / f"{name}{'.exe' if sys.platform == 'win32' else ''}"
 
 
 def target_folder() -> Path:
@@ -158,19 +162,11 @@ def library() -> Path:
     return found[-1]
 
 
-def build_example(name: str, release: bool = False) -> str:
-    """The path of an example of this repository, built."""
-    command = [os.environ.get("CARGO", "cargo"), "build", "--quiet", "--example", name]
-    command += ["--release"] if release else []
-    messages = subprocess.run(
-        [*command, "--message-format=json-render-diagnostics"],
-        cwd=REPOSITORY,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    ).stdout.splitlines()
-    executables = [message.get("executable") for message in map(json.loads, messages)]
-    return next(e for e in executables if e and name in Path(e).name)
+def build_tool(name: str) -> str:
+    """The path of a program of `tests/tools`, built."""
+    command = [os.environ.get("CARGO", "cargo"), "build", "--release", "--quiet", "-p", "onnxq-test-tools"]
+    subprocess.run([*command, "--bin", name], cwd=REPOSITORY, check=True)
+    return str(built(name))
 
 
 def halves(text: Path, first: Path, second: Path) -> tuple[Path, Path]:

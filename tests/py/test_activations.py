@@ -1,6 +1,6 @@
 """What weights are multiplied by, gathered piece by piece, against ONNX Runtime with all of it exposed.
 
-The example `measure_importance` is the program: mean squares of each channel, by node.
+`measure_importance` of `tests/tools` is the program: mean squares of each channel, by node.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ SAME = 1e-5
 
 @pytest.fixture(scope="session")
 def measure() -> str:
-    return harness.build_example("measure_importance", release=True)
+    return harness.build_tool("measure_importance")
 
 
 def run(measure: str, folder: Path, *args: object) -> tuple[dict[str, np.ndarray], str]:
-    """What the example finds, by node, and what it says."""
+    """What it finds, by node, and what it says."""
     command = [measure, *(str(a) for a in args)]
     environment = os.environ | {"ORT_DYLIB_PATH": str(harness.library())}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, env=environment)

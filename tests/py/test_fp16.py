@@ -347,8 +347,8 @@ def test_a_weight_beyond_the_range(passes, onnxq):
 
 def measure(onnxq: harness.Onnxq, model: Path, inputs: Path) -> None:
     """Writes `maxima.json`."""
-    example = harness.build_example("measure_maxima")
-    done = subprocess.run([example, model, inputs], capture_output=True, text=True, check=True)
+    tool = harness.build_tool("measure_maxima")
+    done = subprocess.run([tool, model, inputs], capture_output=True, text=True, check=True)
     (onnxq.dir / "maxima.json").write_text(done.stdout)
 
 

@@ -69,7 +69,7 @@ def file_tests() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def onnx_text() -> str:
-    return harness.build_example("onnx_text")
+    return harness.build_tool("onnx_text")
 
 
 @pytest.fixture

@@ -1,11 +1,8 @@
 """The quantization kernels against ONNX Runtime's own quantizer, byte by byte.
 
-Drives `examples/quantize_matrix.rs`. Found in `$ONNXQ_TARGET_DIR/release/examples`, or
-built with cargo if that is not set. Wants numpy and onnxruntime.
+Drives `quantize_matrix` of `tests/tools`.
 """
 
-import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -16,7 +13,6 @@ import harness
 
 _state = pytest.importorskip("onnxruntime.capi._pybind_state")
 
-ROOT = Path(__file__).parents[2]
 QUANTIZE = {bits: getattr(_state, f"quantize_matmul_{bits}bits", None) for bits in (2, 4, 8)}
 NAMES = {np.float32: "f32", np.float16: "f16"}
 
@@ -25,14 +21,7 @@ compared = 0
 
 @pytest.fixture(scope="session")
 def binary():
-    given = os.environ.get("ONNXQ_TARGET_DIR")
-    if given:
-        return Path(given) / "release" / "examples" / "quantize_matrix"
-    command = ["cargo", "build", "--release", "--example", "quantize_matrix"]
-    run = subprocess.run([*command, "--message-format=json"], cwd=ROOT, check=True, stdout=subprocess.PIPE)
-    messages = map(json.loads, run.stdout.splitlines())
-    made = [m["executable"] for m in messages if m.get("target", {}).get("name") == "quantize_matrix"]
-    return Path(made[-1])
+    return Path(harness.build_tool("quantize_matrix"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,6 @@
 """What rten lacks is lowered to what it has: every form against ONNX Runtime.
 
-Runs the example `run_model` on the engine rten and compares its outputs with ONNX Runtime,
+Runs `run_model` of `tests/tools` on the engine rten and compares its outputs with ONNX Runtime,
 without optimizations, which is the meaning of the model.
 """
 
@@ -26,7 +26,7 @@ SUMS = {"rtol": 1e-5, "atol": 2e-5}
 
 @pytest.fixture(scope="session")
 def run_model() -> Path:
-    return Path(harness.build_example("run_model", release=True))
+    return Path(harness.build_tool("run_model"))
 
 
 class Rten:

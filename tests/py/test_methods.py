@@ -1,6 +1,6 @@
 """Methods of block quantization beyond round to nearest, against what they are said to be.
 
-The kernels run through `examples/quantize_matrix.rs`, as in test_kernel.py; whole models through
+The kernels run through `quantize_matrix` of `tests/tools`, as in test_kernel.py; whole models through
 `onnxq opt`.
 """
 

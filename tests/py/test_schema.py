@@ -1,6 +1,6 @@
 """Compares the table of operator facts with its sources, and with what ONNX Runtime accepts.
 
-The table under test is what the Rust library read, as `examples/dump_schema.rs` prints it.
+The table under test is what the Rust library read, as `dump_schema` of `tests/tools` prints it.
 The expected facts are derived here from the packages, and not by `scripts/gen_schema.py`,
 so an error in the generator, in the format or in the parser shows.
 """
@@ -8,7 +8,6 @@ so an error in the generator, in the format or in the parser shows.
 from __future__ import annotations
 
 import json
-import os
 import re
 import struct
 import subprocess
@@ -22,6 +21,8 @@ import onnxruntime
 import pytest
 from onnx import AttributeProto, TensorProto, TypeProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+
+import harness
 
 ROOT = Path(__file__).resolve().parents[2]
 PINNED = re.match(
@@ -37,8 +38,7 @@ ORT_BEHIND = {("", "Optional", 15): "attributes", ("", "GroupNormalization", 18)
 def dump():
     """The domains and the operator versions of the table, as Rust sees them."""
     assert PINNED.groups() == INSTALLED, "the table is made from other versions of the packages"
-    command = [os.environ.get("CARGO", "cargo"), "run", "--quiet", "--example", "dump_schema"]
-    printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    printed = subprocess.check_output([harness.build_tool("dump_schema")], text=True)
     lines = [json.loads(line) for line in printed.splitlines()]
     domains = {line["domain"]: line["newest_opset"] for line in lines if "newest_opset" in line}
     listed = [line for line in lines if "newest_opset" not in line]

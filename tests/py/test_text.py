@@ -1,6 +1,6 @@
 """Compares onnxq's textual syntax with ONNX's own parser and printer.
 
-What `examples/onnx_text.rs` prints without extensions must be read by `onnx.parser` as an
+What `onnx_text` of `tests/tools` prints without extensions must be read by `onnx.parser` as an
 equivalent model, what `onnx.printer` writes must be read by onnxq, and with extensions a
 model must survive the way through text unchanged.
 """
@@ -30,7 +30,7 @@ TESTDATA = Path(onnx.backend.test.__file__).parent / "data"
 
 @pytest.fixture(scope="session")
 def binary() -> str:
-    return harness.build_example("onnx_text")
+    return harness.build_tool("onnx_text")
 
 
 class Text:

@@ -4,7 +4,7 @@
 //! which parses the table.
 //!
 //! ```text
-//! cargo run --example dump_schema | grep MatMulNBits
+//! cargo run --release -p onnxq-test-tools --bin dump_schema -- | grep MatMulNBits
 //! ```
 
 use std::{

@@ -1,8 +1,8 @@
 //! Prints a model as text, or makes a model from text.
 //!
 //! ```text
-//! cargo run --example onnx_text -- print model.onnx [--onnx] [--elide-above N]
-//! cargo run --example onnx_text -- parse model.onnxtxt model.onnx
+//! cargo run --release -p onnxq-test-tools --bin onnx_text -- print model.onnx [--onnx] [--elide-above N]
+//! cargo run --release -p onnxq-test-tools --bin onnx_text -- parse model.onnxtxt model.onnx
 //! ```
 //!
 //! With `--onnx` the text is what `onnx.parser` reads, as far as the model allows.

@@ -3,7 +3,7 @@
 //! are .npz or .safetensors, each file an item.
 //!
 //! ```text
-//! cargo run --release --example measure_importance -- model.onnx out.safetensors tokens.json \
+//! cargo run --release -p onnxq-test-tools --bin measure_importance -- model.onnx out.safetensors tokens.json \
 //!     [--window 256] [--folder DIR] [--float-rows] [--replace] [--engine onnxruntime|rten]
 //! ```
 //!

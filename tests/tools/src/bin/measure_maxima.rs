@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! onnxq opt model.onnx -o clean.onnx --passes clean
-//! cargo run --release --example measure_maxima clean.onnx tokens.json > maxima.json
+//! cargo run --release -p onnxq-test-tools --bin measure_maxima -- clean.onnx tokens.json > maxima.json
 //! onnxq opt clean.onnx -o model_fp16.onnx --passes 'fp16{maxima=maxima.json}'
 //! ```
 

@@ -1,7 +1,7 @@
 //! Runs a model once: inputs from a file of tensors (.safetensors or .npz), outputs to another.
 //!
 //! ```text
-//! cargo run --example run_model -- model.onnx inputs.safetensors outputs.safetensors \
+//! cargo run --release -p onnxq-test-tools --bin run_model -- model.onnx inputs.safetensors outputs.safetensors \
 //!     [--engine onnxruntime|rten] [--ort-lib PATH] [--no-optimize]
 //! ```
 
