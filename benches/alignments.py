@@ -1,8 +1,9 @@
 """What block quantization costs a language model, apart from where its blocks happen to begin.
 
     python benches/alignments.py MODEL (--text FILE [--tokenizer FILE] | --tokens FILE) [--inputs FILE]
-        [--block 16,32] [--methods rtn-asym,mse-asym] [--shifts 6] [--exclude GLOB]... [--windows 8] [--window 256]
-        [--bin target/release/onnxq] [--out table.md]
+        [--block 16,32] [--methods rtn-asym,mse-asym] [--peers k_quant] [--calibrate FILE] [--shifts 6]
+        [--exclude GLOB]... [--windows 8] [--window 256] [--bin target/release/onnxq] [--python PYTHON]
+        [--out table.md]
 
 One divergence tells a method from luck badly: which elements share a block changes it by a tenth and more. So
 the channels of every weight are turned by several shifts, the activations with them (a Gather before the product,
@@ -10,7 +11,7 @@ so that the float model computes the same), and each form is quantized and compa
 table: the mean over shifts of the mean divergence (nats) with its standard error, and that of the difference
 from the first method, shift by shift.
 
-Forms are those of `quality.py` that need no data. Only weights that are read by MatMul alone are turned.
+Forms and peers are those of `quality.py`. Only weights that are read by MatMul alone are turned.
 
     pip install onnx onnxruntime
 """
@@ -23,6 +24,7 @@ import itertools
 import math
 import statistics
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -72,11 +74,11 @@ def turned(model: onnx.ModelProto, weights: dict[str, int], shift: int) -> onnx.
     return result
 
 
-def divergences(args: argparse.Namespace, folder: Path) -> dict[tuple[str, int], list[float]]:
-    """The mean divergence of each method and block, shift by shift."""
+def divergences(args: argparse.Namespace, folder: Path) -> dict[tuple[str, str, int], list[float]]:
+    """The mean divergence of each tool, method and block, shift by shift."""
     model = onnx.load(args.model)
     weights = turnable(model, args.exclude)
-    found: dict[tuple[str, int], list[float]] = {}
+    found: dict[tuple[str, str, int], list[float]] = {}
     path = folder / "turned.onnx"
     for block, i in itertools.product(map(int, args.block.split(",")), range(args.shifts)):
         shift = round(i * block / args.shifts)
@@ -86,7 +88,7 @@ def divergences(args: argparse.Namespace, folder: Path) -> dict[tuple[str, int],
             subprocess.run([*form.command, str(target)], check=True)
             report = quality.evaluate(args, target, folder / "baseline.lp", folder / "report.json")
             value = report["models"][0]["divergence"]["kld"]["mean"]["value"]
-            found.setdefault((form.method, form.block), []).append(value)
+            found.setdefault((form.tool, form.method, form.block), []).append(value)
     return found
 
 
@@ -98,28 +100,33 @@ def estimate(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
-    for name in ("text", "tokenizer", "tokens", "inputs"):
+    for name in ("text", "tokenizer", "tokens", "inputs", "calibrate"):
         parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--windows", default="8")
-    parser.add_argument("--window")
+    for name in ("window", "calibration-windows"):
+        parser.add_argument(f"--{name}")
     parser.add_argument("--block", default="16,32")
     parser.add_argument("--methods", default="rtn-asym,mse-asym")
+    parser.add_argument("--peers", default="")
     parser.add_argument("--shifts", type=int, default=6)
     parser.add_argument("--exclude", action="append", default=[])
     parser.add_argument("--bin", default="target/release/onnxq")
+    parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.shifts < 2:
         parser.error("--shifts: expected 2 at least, for a standard error")
-    args.scales, args.peers, args.calibrate = "f32", "", None
+    args.scales = "f32"
     with tempfile.TemporaryDirectory(dir=args.model.resolve().parent) as folder:
         found = divergences(args, Path(folder))
-    first = args.methods.split(",")[0]
-    lines = [f"| method | block | mean KLD | less {first} |", "|---|--:|--:|--:|"]
-    for (method, block), values in found.items():
-        pairs = zip(values, found[first, block], strict=True)
-        difference = estimate([value - base for value, base in pairs]) if method != first else ""
-        lines.append(f"| {method} | {block} | {estimate(values)} | {difference} |")
+    bases = {block: values for (_, _, block), values in reversed(found.items())}
+    first = next(iter(found))
+    lines = [f"| tool | method | block | mean KLD | less {first[1]} |", "|---|---|--:|--:|--:|"]
+    for (tool, method, block), values in found.items():
+        pairs = zip(values, bases[block], strict=True)
+        same = (tool, method) == first[:2]
+        difference = "" if same else estimate([value - base for value, base in pairs])
+        lines.append(f"| {tool} | {method} | {block} | {estimate(values)} | {difference} |")
     print(*lines, sep="\n")
     if args.out:
         args.out.write_text("\n".join(lines) + "\n")

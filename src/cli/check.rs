@@ -150,7 +150,9 @@ impl CheckArgs {
         };
         limits.check(feed.task())?;
         if let Some(items) = feed.items(self.how.window) {
-            let fed = eval::feeds(items, &Signature::of(source.model()));
+            let signature = Signature::of(source.model());
+            let fed = limits.need_outputs(&signature);
+            let fed = fed.and_then(|()| eval::feeds(items, &signature));
             fed.map_err(|e| at_file(path)(e.at("--check")))?;
         }
         Ok(Some(Check {

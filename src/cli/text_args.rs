@@ -105,68 +105,39 @@ pub(crate) fn beside(model: &Path) -> Option<PathBuf> {
     files.find(|file| file.is_file())
 }
 
+/// The heading of the limits in the help. It stands at each: given to the whole, it would be that of what follows, too.
+const LIMITS: &str = "Limits (status 1 when one is missed)";
+
 /// What must hold. None is assumed.
 #[derive(Args, Clone, Default)]
 pub(crate) struct LimitArgs {
     /// Mean Kullback-Leibler divergence from the baseline, in nats, at most
     /// [example: --max-mean-kld 0.05]
-    #[arg(
-        long,
-        value_name = "X",
-        help_heading = "Limits (status 1 when one is missed)"
-    )]
+    #[arg(long, value_name = "X", help_heading = LIMITS)]
     max_mean_kld: Option<f64>,
     /// 99th percentile of the divergence, in nats, at most [example: --max-p99-kld 0.5]
-    #[arg(
-        long,
-        value_name = "X",
-        help_heading = "Limits (status 1 when one is missed)"
-    )]
+    #[arg(long, value_name = "X", help_heading = LIMITS)]
     max_p99_kld: Option<f64>,
     /// Share of most probable tokens, or labels, that are the baseline's, 0 to 1, at least
     /// [example: --min-top1 0.9]
-    #[arg(
-        long,
-        value_name = "X",
-        help_heading = "Limits (status 1 when one is missed)"
-    )]
+    #[arg(long, value_name = "X", help_heading = LIMITS)]
     min_top1: Option<f64>,
     /// Perplexity by the baseline's at most [example: --max-ppl-ratio 1.05]
-    #[arg(
-        long,
-        value_name = "X",
-        help_heading = "Limits (status 1 when one is missed)"
-    )]
+    #[arg(long, value_name = "X", help_heading = LIMITS)]
     max_ppl_ratio: Option<f64>,
     /// Difference of the log-prob of any reference token, in nats, at most
     /// [example: --max-logprob-diff 2]
-    #[arg(
-        long,
-        value_name = "X",
-        help_heading = "Limits (status 1 when one is missed)"
-    )]
+    #[arg(long, value_name = "X", help_heading = LIMITS)]
     max_logprob_diff: Option<f64>,
     /// Difference of any number of any output at most; for models that predict no tokens, as the next two
     /// [example: --max-diff 0.01]
-    #[arg(
-        long,
-        value_name = "X",
-        help_heading = "Limits (status 1 when one is missed)"
-    )]
+    #[arg(long, value_name = "X", help_heading = LIMITS)]
     max_diff: Option<f64>,
     /// Signal-to-noise ratio of every output, in dB, at least [example: --min-snr 20]
-    #[arg(
-        long,
-        value_name = "DB",
-        help_heading = "Limits (status 1 when one is missed)"
-    )]
+    #[arg(long, value_name = "DB", help_heading = LIMITS)]
     min_snr: Option<f64>,
     /// Cosine between every output and the baseline's, 0 to 1, at least [example: --min-cosine 0.99]
-    #[arg(
-        long,
-        value_name = "X",
-        help_heading = "Limits (status 1 when one is missed)"
-    )]
+    #[arg(long, value_name = "X", help_heading = LIMITS)]
     min_cosine: Option<f64>,
 }
 

@@ -2,7 +2,10 @@
 
 use super::report::{Divergence, LimitResult, OutputDifference, Perplexity, Task, TokenPlace};
 use super::summary::WorstOf;
-use crate::error::{Error, Result};
+use crate::{
+    engine::{OutputRole, Signature},
+    error::{Error, Result},
+};
 
 /// What must hold; nothing is assumed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -88,6 +91,20 @@ impl Limits {
         Ok(())
     }
 
+    /// Looks whether a model with this signature has what the limits are on; for models that predict no tokens.
+    ///
+    /// # Errors
+    /// There is a limit on labels, and no output has scores of such.
+    pub fn need_outputs(&self, signature: &Signature) -> Result<()> {
+        if self.min_top1.is_none() || signature.output(OutputRole::Logits).is_some() {
+            return Ok(());
+        }
+        Err(Error::input(
+            "--min-top1: no output has scores of labels (`logits`); limits on any output are \
+             --max-diff, --min-snr and --min-cosine",
+        ))
+    }
+
     /// Fails where there are limits and nothing to be compared with.
     pub(super) fn need(&self, baseline: bool) -> Result<()> {
         match baseline || self.is_empty() {
@@ -152,7 +169,7 @@ impl Limits {
     /// that is worst decides.
     ///
     /// # Errors
-    /// There is a limit on labels, and no output has scores of such.
+    /// There is a limit on labels, and the baseline has no output of their scores' name.
     pub(crate) fn judge_outputs(&self, outputs: &[OutputDifference]) -> Result<Vec<LimitResult>> {
         // Of every output, and of the one that is farthest.
         let judged = |judge: &dyn Fn(&OutputDifference) -> Option<LimitResult>| {
@@ -175,8 +192,7 @@ impl Limits {
         let top1 = judged(&|o| least("min-top1", self.min_top1, o.agreement?));
         if self.min_top1.is_some() && top1.is_none() {
             return Err(Error::input(
-                "--min-top1: no output has scores of labels (`logits`); limits on any output are \
-                 --max-diff, --min-snr and --min-cosine",
+                "--min-top1: the baseline has no output of the name that the scores have",
             ));
         }
         let found = [

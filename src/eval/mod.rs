@@ -94,10 +94,15 @@ pub fn outputs(
 ) -> Result<Evaluation> {
     limits.check(task)?;
     limits.need(baseline.is_some())?;
+    let at = |name: &str| format!("`{name}`");
+    for model in models {
+        let needed = limits.need_outputs(&Signature::of(model.model));
+        needed.map_err(|e| e.at(at(&model.name)))?;
+    }
     let mut found = tensors::evaluate(engine, baseline, models, items, noise_items, load)?;
     for model in &mut found.models {
-        let at = |e: Error| e.at(format!("`{}`", model.name));
-        model.limits = limits.judge_outputs(&model.outputs).map_err(at)?;
+        let judged = limits.judge_outputs(&model.outputs);
+        model.limits = judged.map_err(|e| e.at(at(&model.name)))?;
     }
     Ok(evaluation(engine, task, load, found))
 }

@@ -428,6 +428,8 @@ def test_any_model_on_given_tensors(onnxq, suffix):
     given = ("b.onnx", "--baseline", "a.onnx", "--inputs", f"in.{suffix}")
     assert evaluate(onnxq, *given, "--task", "encoder")["task"] == "encoder"
     onnxq.refuses("eval", *given, "--min-top1", 0.5, mentions=("--min-top1", "logits"))
+    check = ("quantize", "a.onnx", "-o", "x.onnx", "--check", f"in.{suffix}", "--min-top1", 0.5)
+    onnxq.refuses(*check, mentions=("--check", "--min-top1", "logits"))
     onnxq.refuses("eval", *given, "--task", "causal-lm", mentions=("--task causal-lm", "--text"))
     # y is 1.01 times the baseline's: 40 dB, but for the rounding of 1.01.
     assert found["snr_db"] == pytest.approx(40, abs=0.01)
