@@ -52,7 +52,7 @@ pub(super) static INFO: PassInfo = PassInfo {
         },
         OptionInfo {
             name: "maxima",
-            kind: OptionKind::List,
+            kind: OptionKind::Files,
             default: "",
             help: "a file of the largest magnitudes that values of the main graph were measured to \
                    reach; those that half cannot hold stay float",

@@ -19,6 +19,7 @@ use super::{
     Cx, ExitStatus, ReadArgs, ReadOptions,
     context::{Inputs, at_file},
     engine_args::EngineArgs,
+    places::Places,
     table,
 };
 
@@ -83,6 +84,9 @@ pub(crate) fn run(args: &BenchArgs, cx: &Cx) -> Result<ExitStatus> {
         decode: args.decode,
         load: args.engine.load_options(cx),
     };
+    let mut places = Places::reading(&args.inputs);
+    let mut outputs = args.json.iter().chain(&args.html);
+    outputs.try_for_each(|output| places.write(output))?;
     let subjects = subjects(args, cx)?;
     let engine = args.engine.engine(cx)?;
     if args.measure_memory {

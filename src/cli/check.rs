@@ -28,7 +28,7 @@ pub(crate) struct CheckArgs {
     /// .npz or .safetensors file, against the input in half precision, before it gets its name; with a limit
     /// missed there is no output, and the status is 1 [example: --check test.txt --max-mean-kld 0.1]
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
-    check: Option<PathBuf>,
+    pub(crate) check: Option<PathBuf>,
     /// Keep an output that missed a limit [example: --keep]
     #[arg(long, requires = "check")]
     keep: bool,

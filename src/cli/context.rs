@@ -312,7 +312,7 @@ pub(crate) fn at_file(path: &Path) -> impl Fn(Error) -> Error {
 }
 
 /// The model file that `path` means.
-fn model_path(path: &Path) -> Result<PathBuf> {
+pub(crate) fn model_path(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_path_buf());
     }

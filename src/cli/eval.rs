@@ -1,7 +1,7 @@
 //! `onnxq eval`: what a rewrite did to a model.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
 };
@@ -24,7 +24,7 @@ use super::{
     engine_args::EngineArgs,
     feed_args::FeedArgs,
     half::Half,
-    summary::Summary,
+    places::Places,
     text_args::{LimitArgs, TextArgs},
 };
 
@@ -242,31 +242,13 @@ impl EvalArgs {
 
     /// Fails when a file would be written over one that is read, or over another that is written.
     fn check_outputs(&self) -> Result<()> {
-        let read = [
-            &self.feed.text,
-            &self.feed.tokens,
-            &self.baseline_logprobs,
-            &self.feed.how.tokenizer,
-        ];
-        let read = read.into_iter().flatten().chain(&self.feed.inputs);
-        let mut taken: HashSet<PathBuf> = read.filter_map(|p| p.canonicalize().ok()).collect();
+        let read = self.feed.files(&self.models);
+        let mut places = Places::reading(read.iter().chain(&self.baseline_logprobs));
         for output in self.outputs() {
-            Summary::check_path(Some(output))?;
             if output.as_os_str() == "-" && self.json.as_deref() != Some(output) {
                 return Err(Error::input("only --json writes to standard output"));
             }
-            let place = output
-                .canonicalize()
-                .or_else(|_| std::path::absolute(output));
-            // Standard output, and whatever else is no file, has room for several.
-            let is_file = output.as_os_str() != "-" && (output.is_file() || !output.exists());
-            if is_file && place.is_ok_and(|place| !taken.insert(place)) {
-                return Err(Error::input(format!(
-                    "cannot write `{}`: the command reads it, or writes something else there; \
-                     expected another name",
-                    output.display()
-                )));
-            }
+            places.write(output)?;
         }
         Ok(())
     }

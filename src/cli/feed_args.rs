@@ -64,6 +64,13 @@ impl FeedArgs {
         self.inputs.iter().map(|file| read_tensors(file)).collect()
     }
 
+    /// The files that are read to feed `models`.
+    pub(crate) fn files(&self, models: &[PathBuf]) -> Vec<PathBuf> {
+        let named = [&self.text, &self.tokens].into_iter().flatten();
+        let named = named.chain(&self.inputs).cloned();
+        named.chain(self.how.tokenizers(models)).collect()
+    }
+
     /// Whether it is text, with tensors beside it or without.
     pub(crate) fn is_text(&self) -> bool {
         self.text.is_some() || self.tokens.is_some()

@@ -43,7 +43,7 @@ pub(crate) struct JobArgs {
     pub(crate) dry_run: bool,
     /// Write a report; `-` is standard output [example: --json report.json]
     #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    pub(crate) json: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) write: WriteArgs,
     #[command(flatten)]
@@ -181,7 +181,6 @@ pub(crate) fn make(
     demands: Option<&Demands<'_>>,
     cx: &Cx,
 ) -> Result<Done> {
-    Summary::check_path(args.json.as_deref())?;
     let (path, opened) = cx.open(&args.read)?;
     let inputs = Inputs::of(&path, &opened);
     inputs.keep_from(args.json.as_deref())?;

@@ -19,6 +19,7 @@ mod man;
 mod opt;
 mod package;
 mod passes;
+mod places;
 mod quantize;
 mod repack;
 mod summary;

@@ -7,8 +7,9 @@ use onnxq::Result;
 
 use super::{
     Cx, ExitStatus,
-    context::output_path,
+    context::{model_path, output_path},
     job::{self, JobArgs, Variant},
+    places::Places,
 };
 
 /// Run a pipeline of passes over a model
@@ -35,6 +36,12 @@ pub(crate) fn run(args: &OptArgs, cx: &Cx) -> Result<ExitStatus> {
         let name = input.file_name().unwrap_or_default().to_string_lossy();
         output_path(&args.output, &name)
     };
+    let steps = pipeline.steps();
+    let mut places = Places::reading(steps.iter().flat_map(|step| step.options.files()));
+    let written = [output(&model_path(&args.job.read.model)?)];
+    for path in written.iter().chain(&args.job.json) {
+        places.write(path)?;
+    }
     let variant = Variant {
         pipeline,
         output: Box::new(output),

@@ -19,6 +19,7 @@ use super::{
     Cx, ExitStatus, ReadOptions, WriteArgs,
     context::{Inputs, at_file, is_folder, listed, note_dropped},
     package::{Folder, PackageArgs, loader_config},
+    places::Places,
     summary::FileSize,
     table::bytes,
 };
@@ -83,6 +84,8 @@ struct Ready {
 
 pub(crate) fn run(args: &RepackArgs, cx: &Cx) -> Result<ExitStatus> {
     let models = args.models()?;
+    let mut places = Places::reading(&models);
+    args.json.iter().try_for_each(|json| places.write(json))?;
     let folder = args.package.folder(Some(&args.output), &models[0])?;
     let ready = models
         .iter()

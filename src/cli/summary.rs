@@ -7,7 +7,7 @@ use std::{
 };
 
 use onnxq::{
-    Error, Result,
+    Result,
     eval::Evaluation,
     onnx::{Opened, Saved},
     pass::{Changed, Pipeline, Report},
@@ -177,23 +177,6 @@ impl Summary {
     pub(crate) fn start(path: &Path, opened: &Opened) -> Start {
         Start {
             input: FileSize::all_of(path, opened),
-        }
-    }
-
-    /// Fails before any work where the report could not be written after it.
-    pub(crate) fn check_path(json: Option<&Path>) -> Result<()> {
-        let Some(json) = json else {
-            return Ok(());
-        };
-        match json.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
-                Err(Error::input(format!(
-                    "cannot write `{}`: `{}` is not a folder",
-                    json.display(),
-                    folder.display()
-                )))
-            }
-            _ => Ok(()),
         }
     }
 

@@ -8,6 +8,8 @@ use onnxq::{
     eval::{Limits, Tokens, Windows},
 };
 
+use super::context::model_path;
+
 /// Tokens of a window.
 pub(crate) const WINDOW: usize = 256;
 
@@ -81,6 +83,13 @@ impl TextArgs {
             None => beside(model),
         };
         Tokens::from_json(path, tokenizer.as_deref())
+    }
+
+    /// The tokenizer that is named, and those that lie beside `models`.
+    pub(crate) fn tokenizers(&self, models: &[PathBuf]) -> Vec<PathBuf> {
+        let paths = models.iter().filter_map(|model| model_path(model).ok());
+        let found = paths.filter_map(|path| beside(&path));
+        self.tokenizer.iter().cloned().chain(found).collect()
     }
 
     fn tokenizer(&self, model: &Path) -> Result<PathBuf> {

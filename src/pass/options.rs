@@ -1,6 +1,6 @@
 //! Options of passes: declared in the registry, checked when the pipeline is parsed.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
@@ -29,6 +29,15 @@ pub enum OptionKind {
     Choice(&'static [&'static str]),
     /// Any text; may be given several times.
     List,
+    /// A list of files that the pass reads.
+    Files,
+}
+
+impl OptionKind {
+    /// Whether it may be given several times.
+    fn is_list(self) -> bool {
+        matches!(self, OptionKind::List | OptionKind::Files)
+    }
 }
 
 impl fmt::Display for OptionKind {
@@ -41,6 +50,7 @@ impl fmt::Display for OptionKind {
             }
             OptionKind::Choice(values) => f.write_str(&values.join(", ")),
             OptionKind::List => f.write_str("text, may be repeated"),
+            OptionKind::Files => f.write_str("a file, may be repeated"),
         }
     }
 }
@@ -80,8 +90,7 @@ impl Options {
                     ),
                 })
             })?;
-        let is_list = matches!(info.kind, OptionKind::List);
-        if !is_list && self.given.iter().any(|(n, _)| *n == name) {
+        if !info.kind.is_list() && self.given.iter().any(|(n, _)| *n == name) {
             return Err(Error::input(format!("option `{name}` is given twice")));
         }
         let value = match (value, info.kind) {
@@ -97,7 +106,7 @@ impl Options {
             OptionKind::Flag => value == "true" || value == "false",
             OptionKind::Int(allowed) => value.parse().is_ok_and(|v| allowed.contains(&v)),
             OptionKind::Choice(allowed) => allowed.contains(&value),
-            OptionKind::List => true,
+            OptionKind::List | OptionKind::Files => true,
         };
         if !valid {
             return Err(Error::input(format!(
@@ -155,6 +164,16 @@ impl Options {
         }
         let error = |e| Error::input(format!("option `{name}`")).with_source(e);
         set.build().map_err(error)
+    }
+
+    /// The files that the pass reads.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let is_file = |name: &str| {
+            let declared = self.declared.iter().find(|o| o.name == name);
+            declared.is_some_and(|o| matches!(o.kind, OptionKind::Files))
+        };
+        let given = self.given.iter().filter(move |(name, _)| is_file(name));
+        given.map(|(_, value)| Path::new(value))
     }
 
     /// All values given for a list option.

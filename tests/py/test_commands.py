@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 
+import numpy as np
 import onnx
 import pytest
 
@@ -151,6 +153,62 @@ def test_report_is_not_written_over_what_is_read(command, onnxq, with_side_file)
     done = onnxq(command, *models, "--json", "out.onnx_data")
     assert done.status == 2, done.describe()
     assert {path.name: path.read_bytes() for path in onnxq.dir.iterdir()} == with_side_file
+
+
+@pytest.fixture
+def language_model(onnxq):
+    """`model.onnx`, its tokenizer, and two texts."""
+    folder = harness.REPOSITORY / "testdata/tinylm"
+    for name in ("model.onnx", "tokenizer.json"):
+        shutil.copy(folder / name, onnxq.dir)
+    harness.halves(folder / "heldout.txt", onnxq.dir / "valid.txt", onnxq.dir / "test.txt")
+
+
+CALIBRATED = ("quantize", "model.onnx", "--calibrate", "valid.txt", "--check", "test.txt")
+REPORTING = (
+    ("eval", "model.onnx", "--text", "test.txt"),
+    ("tune", "model.onnx", "--text", "test.txt", "--calibrate", "valid.txt"),
+)
+
+
+@pytest.mark.usefixtures("language_model")
+@pytest.mark.parametrize("read", ["tokenizer.json", "valid.txt", "test.txt"])
+def test_nothing_is_written_over_what_is_read_beside_the_model(read, onnxq):
+    said = (read, "expected another name")
+    onnxq.refuses(*CALIBRATED, "-o", read, mentions=said)
+    onnxq.refuses(*CALIBRATED, "-o", "out.onnx", "--json", read, mentions=said)
+    for command in REPORTING:
+        if read in (*command, "tokenizer.json"):
+            onnxq.refuses(*command, "--json", read, mentions=said)
+            onnxq.refuses(*command, "--html", read, mentions=said)
+
+
+@pytest.mark.usefixtures("language_model")
+def test_nothing_is_written_over_what_a_pass_or_a_recipe_reads(onnxq):
+    (onnxq.dir / "maxima.json").write_text('{"schema": 1, "maxima": {}}')
+    measured = ("opt", "model.onnx", "--passes", "fp16{maxima=maxima.json}")
+    onnxq.refuses(*measured, "-o", "maxima.json", mentions=("maxima.json", "expected another name"))
+    onnxq.ok(*measured, "-o", "half.onnx")
+    (onnxq.dir / "a.recipe.toml").write_text("")
+    onnxq.refuses("quantize", "model.onnx", "--recipe", "a.recipe.toml", "-o", "a.recipe.toml", mentions=("another name",))
+    onnxq.refuses(*CALIBRATED, "--budget", "5bpw", "-o", "a.onnx", "--json", "a.recipe.toml", mentions=("another name",))
+    np.savez(onnxq.dir / "in.npz", input_ids=np.zeros((1, 4), np.int64))
+    onnxq.refuses("bench", "model.onnx", "--inputs", "in.npz", "--json", "in.npz", mentions=("in.npz", "another name"))
+
+
+@pytest.mark.usefixtures("language_model")
+def test_a_folder_that_is_not_there_is_told_before_any_work(onnxq):
+    """Before a file that is not there is missed, so before anything is computed."""
+    missing = ("--calibrate", "none.txt")
+    said = ("no/out", "`no` is not a folder")
+    onnxq.refuses("quantize", "model.onnx", *missing, "-o", "no/out.onnx", mentions=said)
+    onnxq.refuses("quantize", "model.onnx", *missing, "-o", "x.onnx", "--json", "no/out.json", mentions=said)
+    onnxq.refuses("opt", "model.onnx", "--passes", "clean", "-o", "no/out.onnx", mentions=said)
+    onnxq.refuses("eval", "model.onnx", "--text", "none.txt", "--html", "no/out.html", mentions=said)
+    onnxq.refuses("tune", "model.onnx", "--text", "none.txt", "--json", "no/out.json", mentions=said)
+    onnxq.refuses("bench", "model.onnx", "--inputs", "none.npz", "--html", "no/out.html", mentions=said)
+    # Where the model itself is not there, its folder is the smaller trouble.
+    onnxq.refuses("quantize", "no/model.onnx", mentions=("`no/model.onnx`", "no such file"))
 
 
 def test_model_and_side_file_replaced_in_place(onnxq):

@@ -213,7 +213,7 @@ def test_what_cannot_be_done_is_said(onnxq, texts, tmp_path) -> None:
     twice = ("--try", "--method mse", "--try", "--method  mse")
     onnxq.refuses("tune", MODEL, "--text", texts[1], *twice, mentions=("twice",))
     over = ("--calibrate", texts[0], "--json", texts[0])
-    onnxq.refuses("tune", MODEL, "--text", texts[1], *over, mentions=("--calibrate reads it",))
+    onnxq.refuses("tune", MODEL, "--text", texts[1], *over, mentions=("the command reads it",))
     (tmp_path / "file").write_text("no folder", encoding="utf-8")
     onnxq.refuses("tune", MODEL, "--text", texts[1], "-o", tmp_path / "file", mentions=("-o", "file"))
     (tmp_path / "models" / ".tune").mkdir(parents=True)

@@ -10,6 +10,7 @@ use onnxq::{
 
 use super::{
     Decided, Dtype, QuantizeArgs,
+    output::recipe_of,
     pipeline::{Blocks, DATA_FREE},
 };
 use crate::cli::{
@@ -152,7 +153,7 @@ impl QuantizeArgs {
             return Ok(());
         };
         let variants = self.variants(decided)?;
-        let output = (variants[0].output)(&prepared.path).with_extension("recipe.toml");
+        let output = recipe_of(&(variants[0].output)(&prepared.path));
         let (output, place) = match folder {
             Some(folder) => (folder.output(&output), folder.place(&output)?),
             None => (output.clone(), output),

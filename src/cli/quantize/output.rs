@@ -1,11 +1,46 @@
 //! Where outputs go.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    slice,
+};
+
+use onnxq::Result;
 
 use super::{Dtype, QuantizeArgs};
-use crate::cli::context::output_path;
+use crate::cli::{
+    context::{model_path, output_path},
+    places::Places,
+};
+
+/// Where the recipe of an output goes.
+pub(super) fn recipe_of(output: &Path) -> PathBuf {
+    output.with_extension("recipe.toml")
+}
 
 impl QuantizeArgs {
+    /// Fails where an output would be written over a file that is read, other than the model itself, or has no folder;
+    /// models in a folder that is `made` have their places there.
+    pub(super) fn check_outputs(&self, made: bool) -> Result<()> {
+        let model = model_path(&self.job.read.model)?;
+        if !model.is_file() {
+            // Opening it says so, and better than what its folder lacks.
+            return Ok(());
+        }
+        let (calibrate, check) = (&self.calibrate.calibrate, &self.check.check);
+        let named = [&self.recipe, calibrate, check].into_iter().flatten();
+        let tokenizers = self.check.how.tokenizers(slice::from_ref(&model));
+        let mut places = Places::reading(named.chain(&tokenizers));
+        for dtype in self.dtypes().into_iter().filter(|_| !made) {
+            let output = self.output(&model, dtype, self.bits_of(dtype)?);
+            places.write(&output)?;
+            if self.budget.is_some() {
+                places.write(&recipe_of(&output))?;
+            }
+        }
+        self.job.json.iter().try_for_each(|json| places.write(json))
+    }
+
     /// Where the output goes: as asked, else beside the input with the suffix that
     /// transformers.js loads.
     pub(super) fn output(&self, input: &Path, dtype: Dtype, bits: Option<u8>) -> PathBuf {

@@ -8,6 +8,7 @@ mod words;
 use std::{
     fs,
     path::{Path, PathBuf},
+    slice,
 };
 
 use clap::Args;
@@ -26,6 +27,7 @@ use super::{
     Cx, ExitStatus,
     engine_args::EngineArgs,
     feed_args::FeedArgs,
+    places::Places,
     quantize::Dtype,
     text_args::{WINDOW, parse_count},
 };
@@ -81,7 +83,7 @@ fn checked_count(text: &str) -> Result<String, String> {
 pub(crate) fn run(args: &TuneArgs, cx: &Cx) -> Result<ExitStatus> {
     // From here on Ctrl-C ends the work at its next step, so that what is temporary goes away.
     drop(cx.steps());
-    args.check_calibration()?;
+    args.check_files()?;
     let source = Source::open(args, cx)?;
     let common = args.common(&source.path);
     let ways = Way::all(&args.tries, &common)?;
@@ -119,22 +121,20 @@ fn verdict(report: &Report, ways: &[Way]) -> Result<()> {
 }
 
 impl TuneArgs {
-    /// Fails when there is no text to calibrate on, or a report would be written over it.
-    fn check_calibration(&self) -> Result<()> {
-        let Some(file) = &self.calibrate else {
-            return Ok(());
-        };
-        let missing = |e| Error::io(format!("--calibrate `{}`", file.display()), e);
-        fs::metadata(file).map_err(missing)?;
-        let real = |path: &Path| path.canonicalize().ok();
-        let mut outputs = self.json.iter().chain(&self.html);
-        match outputs.find(|output| real(output).is_some() && real(output) == real(file)) {
-            None => Ok(()),
-            Some(output) => Err(Error::input(format!(
-                "cannot write `{}`: --calibrate reads it; expected another name",
-                output.display()
-            ))),
+    /// Fails when there is no text to calibrate on, or a report would be written over a file that is read.
+    fn check_files(&self) -> Result<()> {
+        if let Some(file) = &self.calibrate {
+            let missing = |e| Error::io(format!("--calibrate `{}`", file.display()), e);
+            fs::metadata(file).map_err(missing)?;
         }
+        let mut places = Places::reading(
+            self.feed
+                .files(slice::from_ref(&self.model))
+                .iter()
+                .chain(&self.calibrate),
+        );
+        let mut outputs = self.json.iter().chain(&self.html);
+        outputs.try_for_each(|output| places.write(output))
     }
 
     fn common<'a>(&'a self, model: &'a Path) -> Common<'a> {
