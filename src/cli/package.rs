@@ -62,8 +62,8 @@ impl PackageArgs {
     /// The folder that `output` means, for models like `model`; `None` where it is a file.
     ///
     /// # Errors
-    /// An option is given that only a folder has a use for, there is no configuration, or the folder cannot be
-    /// written.
+    /// An option is given that only a folder has a use for, there is no configuration, the folder cannot be
+    /// written, or what would come along is there with another content.
     pub(crate) fn folder(&self, output: Option<&Path>, model: &Path) -> Result<Option<Folder<'_>>> {
         let Some(output) = output.filter(|o| is_folder(o)) else {
             return self.check_unused().map(|()| None);
@@ -79,12 +79,13 @@ impl PackageArgs {
         }
         let usual = source.in_onnx || output.join("onnx").is_dir();
         let in_onnx = self.layout.map_or(usual, |l| l == Layout::Onnx);
-        Ok(Some(Folder {
+        let folder = Folder {
             args: self,
             staged: Staged::new(output, self.force)?,
             source,
             in_onnx,
-        }))
+        };
+        folder.check_beside().map(|()| Some(folder))
     }
 
     fn check_unused(&self) -> Result<()> {
@@ -133,6 +134,15 @@ impl Folder<'_> {
         names
             .map(|name| self.relative(&name.to_string_lossy()))
             .try_for_each(|file| self.staged.check(&file))
+    }
+
+    /// Whether a model of this name may be written.
+    ///
+    /// # Errors
+    /// There is one.
+    pub(crate) fn check_name(&self, model: &Path) -> Result<()> {
+        let name = model.file_name().unwrap_or_default().to_string_lossy();
+        self.staged.check(&self.relative(&name))
     }
 
     fn relative(&self, name: &str) -> PathBuf {
@@ -197,15 +207,14 @@ impl Folder<'_> {
 
     /// Copies the files that come along; how many there are, and their bytes.
     fn companions(&self, models: &[LoaderConfig]) -> Result<(usize, u64)> {
-        let mut names = self.source.companions()?;
-        let config = Path::new(CONFIG);
-        names.retain(|n| n != config);
+        let names = self.copied()?;
         let mut bytes = 0;
         for name in &names {
             let content = read(&self.source.root.join(name))?;
             bytes += content.len() as u64;
             self.add(name, &content)?;
         }
+        let config = Path::new(CONFIG);
         let content = self.config(models)?;
         bytes += content.len() as u64;
         match self.args.config {
@@ -216,13 +225,41 @@ impl Folder<'_> {
         Ok((names.len() + 1, bytes))
     }
 
-    /// Adds a file, unless the target has the same.
-    fn add(&self, name: &Path, content: &[u8]) -> Result<()> {
-        let target = self.staged.target().join(name);
-        if target.is_file() && read(&target)? == content {
+    /// The files that come along as they are.
+    fn copied(&self) -> Result<Vec<PathBuf>> {
+        let mut names = self.source.companions()?;
+        names.retain(|n| n != Path::new(CONFIG));
+        Ok(names)
+    }
+
+    /// Whether what comes beside the models may be written, as far as that is known before there are models.
+    fn check_beside(&self) -> Result<()> {
+        if self.args.card {
+            self.staged.check(Path::new("README.md"))?;
+        }
+        if self.args.no_config || self.is_source() {
             return Ok(());
         }
-        write(&self.staged.place(name)?, content)
+        for name in self.copied()? {
+            if !self.has(&name, &read(&self.source.root.join(&name))?)? {
+                self.staged.check(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the target has this very file.
+    fn has(&self, name: &Path, content: &[u8]) -> Result<bool> {
+        let target = self.staged.target().join(name);
+        Ok(target.is_file() && read(&target)? == content)
+    }
+
+    /// Adds a file, unless the target has the same.
+    fn add(&self, name: &Path, content: &[u8]) -> Result<()> {
+        match self.has(name, content)? {
+            true => Ok(()),
+            false => write(&self.staged.place(name)?, content),
+        }
     }
 
     /// The `config.json` of the folder.

@@ -197,7 +197,7 @@ def test_nothing_is_written_over_what_a_pass_or_a_recipe_reads(onnxq):
 
 
 @pytest.mark.usefixtures("language_model")
-def test_a_folder_that_is_not_there_is_told_before_any_work(onnxq):
+def test_what_cannot_be_written_is_told_before_any_work(onnxq):
     """Before a file that is not there is missed, so before anything is computed."""
     missing = ("--calibrate", "none.txt")
     said = ("no/out", "`no` is not a folder")
@@ -207,6 +207,17 @@ def test_a_folder_that_is_not_there_is_told_before_any_work(onnxq):
     onnxq.refuses("eval", "model.onnx", "--text", "none.txt", "--html", "no/out.html", mentions=said)
     onnxq.refuses("tune", "model.onnx", "--text", "none.txt", "--json", "no/out.json", mentions=said)
     onnxq.refuses("bench", "model.onnx", "--inputs", "none.npz", "--html", "no/out.html", mentions=said)
+    (onnxq.dir / "kept").mkdir()
+    (onnxq.dir / "kept/model_q4.onnx").write_text("")
+    kept = ("-o", "kept", "--no-config")
+    onnxq.refuses("quantize", "model.onnx", *missing, *kept, mentions=("model_q4.onnx", "--force"))
+    (onnxq.dir / "other").mkdir()
+    (onnxq.dir / "config.json").write_text("{}")
+    for name, with_card in (("tokenizer.json", ()), ("README.md", ("--card",))):
+        (onnxq.dir / "other" / name).write_text("another")
+        beside = ("quantize", "model.onnx", *missing, "-o", "other", *with_card)
+        onnxq.refuses(*beside, mentions=(f"other/{name}", "--force"))
+        (onnxq.dir / "other" / name).unlink()
     # Where the model itself is not there, its folder is the smaller trouble.
     onnxq.refuses("quantize", "no/model.onnx", mentions=("`no/model.onnx`", "no such file"))
 

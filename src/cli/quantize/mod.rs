@@ -183,7 +183,7 @@ pub(super) fn make(
     let targets = args.target.iter().map(String::as_str);
     let targets = Targets::parse(targets).map_err(at_option("--target"))?;
     args.check_used()?;
-    args.check_outputs(folder.is_some())?;
+    args.check_outputs(folder)?;
     let (how, engine) = (&args.check.how, &args.check.engine);
     let before = args.before()?;
     let read = &args.job.read;

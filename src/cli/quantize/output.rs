@@ -10,6 +10,7 @@ use onnxq::Result;
 use super::{Dtype, QuantizeArgs};
 use crate::cli::{
     context::{model_path, output_path},
+    package::Folder,
     places::Places,
 };
 
@@ -19,9 +20,9 @@ pub(super) fn recipe_of(output: &Path) -> PathBuf {
 }
 
 impl QuantizeArgs {
-    /// Fails where an output would be written over a file that is read, other than the model itself, or has no folder;
-    /// models in a folder that is `made` have their places there.
-    pub(super) fn check_outputs(&self, made: bool) -> Result<()> {
+    /// Fails where an output would be written over a file that is read, other than the model itself, or over one that
+    /// `folder` keeps, or has no folder.
+    pub(super) fn check_outputs(&self, folder: Option<&Folder<'_>>) -> Result<()> {
         let model = model_path(&self.job.read.model)?;
         if !model.is_file() {
             // Opening it says so, and better than what its folder lacks.
@@ -31,11 +32,13 @@ impl QuantizeArgs {
         let named = [&self.recipe, calibrate, check].into_iter().flatten();
         let tokenizers = self.check.how.tokenizers(slice::from_ref(&model));
         let mut places = Places::reading(named.chain(&tokenizers));
-        for dtype in self.dtypes().into_iter().filter(|_| !made) {
+        for dtype in self.dtypes() {
             let output = self.output(&model, dtype, self.bits_of(dtype)?);
-            places.write(&output)?;
-            if self.budget.is_some() {
-                places.write(&recipe_of(&output))?;
+            let recipe = self.budget.map(|_| recipe_of(&output));
+            let mut written = [output].into_iter().chain(recipe);
+            match folder {
+                Some(folder) => written.try_for_each(|file| folder.check_name(&file))?,
+                None => written.try_for_each(|file| places.write(&file))?,
             }
         }
         self.job.json.iter().try_for_each(|json| places.write(json))
