@@ -54,8 +54,8 @@ pub(super) static INFO: PassInfo = PassInfo {
             name: "maxima",
             kind: OptionKind::Files,
             default: "",
-            help: "a file of the largest magnitudes that values of the main graph were measured to \
-                   reach; those that half cannot hold stay float",
+            help: "the largest magnitudes that values of the main graph were measured to reach, as JSON; \
+                   those that half cannot hold stay float",
         },
         OptionInfo {
             name: "peak",
