@@ -9,6 +9,15 @@ import pytest
 import fetch
 import harness
 
+# What a file costs besides real models: clients, calibrations, all vectors of the standard.
+LONG = {"test_calibrated.py", "test_guides.py", "test_infer.py", "test_tune.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that at the end no process waits for another."""
+    real = {item.path for item in items if item.get_closest_marker("real")}
+    items.sort(key=lambda item: item.path not in real and item.path.name not in LONG)
+
 
 @pytest.fixture(scope="session")
 def binary() -> Path:
