@@ -119,6 +119,7 @@ def main() -> None:
     args.scales = "f32"
     with tempfile.TemporaryDirectory(dir=args.model.resolve().parent) as folder:
         found = divergences(args, Path(folder))
+    # Of the form that comes first in each block.
     bases = {block: values for (_, _, block), values in reversed(found.items())}
     first = next(iter(found))
     lines = [f"| tool | method | block | mean KLD | less {first[1]} |", "|---|---|--:|--:|--:|"]
