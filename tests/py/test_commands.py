@@ -189,6 +189,8 @@ def test_nothing_is_written_over_what_a_pass_or_a_recipe_reads(onnxq):
     measured = ("opt", "model.onnx", "--passes", "fp16{maxima=maxima.json}")
     onnxq.refuses(*measured, "-o", "maxima.json", mentions=("maxima.json", "expected another name"))
     onnxq.ok(*measured, "-o", "half.onnx")
+    over = ("quantize", "model.onnx", "--passes", measured[-1], "-o", "maxima.json")
+    onnxq.refuses(*over, mentions=("maxima.json", "expected another name"))
     (onnxq.dir / "a.recipe.toml").write_text("")
     onnxq.refuses("quantize", "model.onnx", "--recipe", "a.recipe.toml", "-o", "a.recipe.toml", mentions=("another name",))
     onnxq.refuses(*CALIBRATED, "--budget", "5bpw", "-o", "a.onnx", "--json", "a.recipe.toml", mentions=("another name",))

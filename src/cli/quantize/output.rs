@@ -28,10 +28,13 @@ impl QuantizeArgs {
             // Opening it says so, and better than what its folder lacks.
             return Ok(());
         }
+        let mut read = self.check.how.tokenizers(slice::from_ref(&model));
+        for step in self.before()?.steps() {
+            read.extend(step.options.files().map(Path::to_path_buf));
+        }
         let (calibrate, check) = (&self.calibrate.calibrate, &self.check.check);
-        let named = [&self.recipe, calibrate, check].into_iter().flatten();
-        let tokenizers = self.check.how.tokenizers(slice::from_ref(&model));
-        let mut places = Places::reading(named.chain(&tokenizers));
+        let named = [&self.recipe, calibrate, check];
+        let mut places = Places::reading(read.iter().chain(named.into_iter().flatten()));
         for dtype in self.dtypes() {
             let output = self.output(&model, dtype, self.bits_of(dtype)?);
             let recipe = self.budget.map(|_| recipe_of(&output));
