@@ -7,7 +7,6 @@ printed and the files it left.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
